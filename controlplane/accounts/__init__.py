@@ -1,0 +1,1 @@
+"""Where money is: accounts, holds and the append-only double-entry ledger."""

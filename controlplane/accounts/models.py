@@ -1,0 +1,140 @@
+"""Tables of accounts, gateway epochs, holds and the ledger."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Numeric,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.db import Base, uuid7
+
+
+class Account(Base):
+    """A sum of entries. `tenant` accounts hold prepaid credit; `revenue` and `funding` are ours.
+
+    `balance_p` is the sum of the account's entries; `held_p` the sum of its open holds. What may
+    be spent is `balance_p - held_p`, never below zero at any commit.
+    """
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        CheckConstraint("kind IN ('tenant', 'revenue', 'funding')", name="kind"),
+        CheckConstraint("(kind = 'tenant') = (tenant_id IS NOT NULL)", name="owner"),
+        CheckConstraint("held_p >= 0", name="held_not_negative"),
+        CheckConstraint("kind <> 'tenant' OR balance_p - held_p >= 0", name="not_overspent"),
+        Index("uq_accounts_platform", "kind", unique=True, postgresql_where=text("tenant_id IS NULL")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    kind: Mapped[str]
+    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("tenants.id"), unique=True)
+    balance_p: Mapped[int] = mapped_column(Numeric(38, 0), default=0)
+    held_p: Mapped[int] = mapped_column(Numeric(38, 0), default=0)
+
+
+class GatewayEpoch(Base):
+    """One life of one gateway process. Its holds stay until its journal has been replayed.
+
+    A gateway is known by `gateway` (its name, owner of one journal folder); each start is a new
+    epoch. `closed_at` is set, with the replayed usage staged in the same transaction, by the
+    gateway's next life or by its own clean end.
+    """
+
+    __tablename__ = "gateway_epochs"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    gateway: Mapped[str] = mapped_column(index=True)
+    started_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Hold(Base):
+    """Money set aside before a request is dispatched; what a request costs never exceeds it."""
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'settled', 'released')", name="state"),
+        CheckConstraint("amount_p >= 0", name="amount_not_negative"),
+        ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"]),
+        Index("ix_holds_open", "epoch_id", postgresql_where=text("state = 'open'")),
+    )
+
+    request_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[uuid.UUID]
+    api_key_id: Mapped[uuid.UUID]
+    account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
+    epoch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gateway_epochs.id"))
+    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("price_versions.id"))
+    amount_p: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    state: Mapped[str] = mapped_column(default="open")
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class LedgerTransaction(Base):
+    """Entries that sum to zero. Append-only: the database refuses UPDATE and DELETE."""
+
+    __tablename__ = "ledger_transactions"
+    __table_args__ = (
+        CheckConstraint("kind IN ('top_up', 'charge')", name="kind"),
+        CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    kind: Mapped[str]
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    # Unique for ever: the ledger row is the record that a request has been charged.
+    request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
+    # Unique for ever: a retried top-up with the same key is the same top-up.
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    reason: Mapped[str]
+    author: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+
+
+class LedgerEntry(Base):
+    """One movement on one account, in p$; positive credits the account."""
+
+    __tablename__ = "ledger_entries"
+    __table_args__ = (
+        CheckConstraint("amount_p <> 0", name="amount_not_zero"),
+        CheckConstraint(
+            "token_class IS NULL OR token_class IN ('hit', 'miss', 'output')", name="token_class"
+        ),
+        CheckConstraint(
+            "token_class IS NULL OR abs(amount_p) = tokens * rate_p", name="exact_product"
+        ),
+        CheckConstraint(
+            "(token_class IS NULL) = (tokens IS NULL) AND (tokens IS NULL) = (rate_p IS NULL)",
+            name="class_explained",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    transaction_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("ledger_transactions.id"), index=True
+    )
+    account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    amount_p: Mapped[int] = mapped_column(BigInteger)
+    token_class: Mapped[str | None]
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    rate_p: Mapped[int | None] = mapped_column(BigInteger)

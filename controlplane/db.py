@@ -1,0 +1,58 @@
+"""PostgreSQL: the declarative base, the engine and identifiers.
+
+Every table lives with its owner (`tenants.models`, `accounts.models`, ...) on this `Base`. Sessions
+are synchronous everywhere; the gateway runs them on one small thread pool.
+"""
+
+import os
+import time
+import uuid
+
+from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Base of every table."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+    """Return an engine on psycopg 3.
+
+    Args:
+        database_url: `postgresql://...` as PostgreSQL's own tools write it; the driver is ours.
+        pool_size: most connections kept.
+    """
+    url = database_url.replace("postgres://", "postgresql://", 1)
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+    )
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Return the factory of sessions; use it as `with factory.begin() as session:`."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def uuid7() -> uuid.UUID:
+    """Return a time-ordered UUID (RFC 9562 version 7): 48 bits of ms, 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & (2**48 - 1)) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)

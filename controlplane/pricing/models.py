@@ -1,0 +1,35 @@
+"""Table of price versions."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.db import Base, uuid7
+
+
+class PriceVersion(Base):
+    """Token prices of one model on one path from a moment on; immutable.
+
+    Rates are p$ per token, which is µ$ per million tokens.
+    """
+
+    __tablename__ = "price_versions"
+    __table_args__ = (
+        UniqueConstraint("model", "path", "effective_from"),
+        CheckConstraint("path IN ('serverless')", name="path"),
+        CheckConstraint("hit_rate_p >= 0 AND miss_rate_p >= 0 AND output_rate_p >= 0", name="rates"),
+        CheckConstraint("hit_rate_p <= miss_rate_p", name="hit_not_above_miss"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    model: Mapped[str]
+    path: Mapped[str] = mapped_column(default="serverless")
+    hit_rate_p: Mapped[int] = mapped_column(BigInteger)
+    miss_rate_p: Mapped[int] = mapped_column(BigInteger)
+    output_rate_p: Mapped[int] = mapped_column(BigInteger)
+    effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )

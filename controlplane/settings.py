@@ -1,0 +1,55 @@
+"""Every setting of the control plane, read once in entry points and passed down.
+
+The environment is read here and nowhere else. A name is `FLASHPLANE_` plus the field's name in
+capitals, but for `DATABASE_URL` and `REDIS_URL`, which keep the names every host gives them.
+`flashplane config` prints this table.
+"""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of gateway, REST API, jobs and command line."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHPLANE_", extra="ignore", frozen=True)
+
+    database_url: str = Field(
+        default="",
+        validation_alias=AliasChoices("DATABASE_URL", "FLASHPLANE_DATABASE_URL"),
+        description="PostgreSQL, as postgresql://user@host/db; empty: `flashplane up` embeds one",
+    )
+    redis_url: str = Field(
+        default="",
+        validation_alias=AliasChoices("REDIS_URL", "FLASHPLANE_REDIS_URL"),
+        description="Redis or Valkey, as redis:// or unix://; empty: `flashplane up` embeds one",
+    )
+    key_pepper: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret that API keys are hashed with and cache salts derive from; keep it",
+    )
+    gateway_name: str = Field(
+        default="local", description="this gateway's lasting name; owns one journal folder"
+    )
+    journal_dir: Path = Field(
+        default=Path(".flashplane/journal"), description="folder of the gateway's durable journal"
+    )
+    journal_min_free_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="admission stops when the journal's disk has less free"
+    )
+    log_dir: Path | None = Field(default=None, description="folder of rotated JSON logs; none: stderr")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
+    upstream_first_byte_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="how long a replica may take to its first byte"
+    )
+    upstream_idle_timeout_seconds: float = Field(
+        default=120.0, gt=0, description="how long a running stream may be silent"
+    )
+    max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="largest request body accepted")
+    database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
+    shutdown_grace_seconds: float = Field(
+        default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
+    )

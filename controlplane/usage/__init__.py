@@ -1,0 +1,1 @@
+"""What was used: the gateway's durable journal, its way into PostgreSQL, and usage rows."""

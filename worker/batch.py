@@ -1,0 +1,67 @@
+"""All that scheduler and runner exchange: one step's work, and its result. Plain data, no torch.
+
+A sequence's cache is a list of logical pages (`ModelConfig.page_tokens` positions each, the same
+page id in every layer's tensors) and one state slot (window rings and compressor tails). A slot
+may also hold a snapshot: the state of some sequence at a page boundary, kept for prefix reuse.
+"""
+
+from dataclasses import dataclass, field
+
+from worker.request import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """Run `token_ids` at positions start, start+1, ... of one sequence.
+
+    `pages` covers positions 0 .. start+len(token_ids)-1. `sample_position` is the number of tokens
+    the sequence has after this chunk when the last token's logits are to be sampled (it keys the
+    seeded random stream, so that a sequence samples the same wherever and however it is batched);
+    None while a prompt is still being prefilled. `prompt_targets` asks for the log-probability of
+    each given token id at the chunk's positions (shifted by one: the token that follows).
+    """
+
+    request_id: str
+    token_ids: list[int]
+    start: int
+    pages: list[int]
+    state_slot: int
+    sampling: SamplingParams
+    sample_position: int | None
+    prompt_targets: list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward. Slots in `resets` are cleared, then `copies_before` (source, destination) are
+    made, then every sequence runs, then `copies_after` keep snapshots."""
+
+    sequences: list[ScheduledSequence]
+    resets: list[int] = field(default_factory=list)
+    copies_before: list[tuple[int, int]] = field(default_factory=list)
+    copies_after: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens in this forward."""
+        return sum(len(s.token_ids) for s in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its natural-log probability (before temperature), and the most likely tokens."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutput:
+    """What a forward gave one sequence. `error`: its logits were not finite; it must fail."""
+
+    request_id: str
+    token_id: int | None = None
+    logprob: TokenLogprob | None = None
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    error: str | None = None

@@ -1,0 +1,59 @@
+"""One generation request as the engine knows it. Made by the server, owned by the scheduler."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended; the wire's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORTED = "aborted"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose tokens. `temperature` 0 is greedy: the highest logit, lowest id on a tie."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0
+    seed: int = 0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    stop_token_ids: frozenset[int] = frozenset()
+    logprobs: int | None = None  # alternatives per output token, 0..20; None: no logprobs at all
+    prompt_logprobs: int | None = None  # the same for prompt tokens (`echo`)
+
+
+@dataclass(slots=True)
+class Request:
+    """A request's whole engine state. Positions below `computed_tokens` are in the KV cache."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    sampling: SamplingParams
+    cache_salt: bytes = b""
+    output_token_ids: list[int] = field(default_factory=list)
+    computed_tokens: int = 0
+    cache_hit_tokens: int = 0  # prompt tokens taken from the prefix cache, truly not recomputed
+    pages: list[int] = field(default_factory=list)
+    state_slot: int = -1
+    finish_reason: FinishReason | None = None
+
+    @property
+    def token_count(self) -> int:
+        """Prompt and output tokens so far."""
+        return len(self.prompt_token_ids) + len(self.output_token_ids)
+
+    def token_ids(self, start: int, stop: int) -> list[int]:
+        """Ids at positions [start, stop) over prompt and output."""
+        split = len(self.prompt_token_ids)
+        if stop <= split:
+            return self.prompt_token_ids[start:stop]
+        if start >= split:
+            return self.output_token_ids[start - split : stop - split]
+        return self.prompt_token_ids[start:] + self.output_token_ids[: stop - split]
