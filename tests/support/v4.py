@@ -1,0 +1,131 @@
+"""Small V4 models on disk, and sequences fed through a runner by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import torch
+
+from worker.batch import Batch, ScheduledSequence, SequenceOutput
+from worker.config import EngineConfig, ModelConfig
+from worker.kernels import reference
+from worker.kernels.load import BACKENDS
+from worker.model.ragged import lay_out
+from worker.model.tiny import TINY
+from worker.request import SamplingParams
+from worker.runner.model_runner import ModelRunner
+
+# Short enough to reach every mechanism in a few hundred tokens: window, HCA, top-k, second page.
+SMALL = replace(
+    TINY,
+    vocab_size=384,
+    hidden_size=96,
+    head_dim=32,
+    qk_rope_head_dim=16,
+    q_lora_rank=40,
+    sliding_window=24,
+    compress_ratios=(0, 4, 32, 4, 32, 0),
+    num_hidden_layers=5,
+    num_hash_layers=2,
+    index_topk=12,
+)
+GREEDY = SamplingParams(max_tokens=1, temperature=0.0)
+ENGINE = EngineConfig(pages=64, state_slots=12)
+
+
+def official_flash() -> ModelConfig:
+    """The geometry of DeepSeek-V4-Flash itself."""
+    return replace(
+        TINY,
+        hidden_size=4096,
+        num_hidden_layers=43,
+        num_attention_heads=64,
+        head_dim=512,
+        qk_rope_head_dim=64,
+        q_lora_rank=1024,
+        o_groups=8,
+        o_lora_rank=1024,
+        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
+        index_n_heads=64,
+        index_head_dim=128,
+        index_topk=512,
+        n_routed_experts=256,
+        num_experts_per_tok=6,
+        moe_intermediate_size=2048,
+    )
+
+
+@dataclass
+class Sequences:
+    """Sequences in progress over one runner, each with its own slot and pages."""
+
+    runner: ModelRunner
+    lengths: dict[int, int] = field(default_factory=dict)  # tokens so far, by state slot
+    pages: dict[int, list[int]] = field(default_factory=dict)
+    next_page: int = 0
+
+    def scheduled(
+        self, slot: int, token_ids: list[int], sampling: SamplingParams = GREEDY
+    ) -> ScheduledSequence:
+        """The next chunk of the sequence in `slot`, sampling after it."""
+        start = self.lengths.get(slot, 0)
+        stop = self.lengths[slot] = start + len(token_ids)
+        pages = self.pages.setdefault(slot, [])
+        while len(pages) * self.runner.config.page_tokens < stop:
+            pages.append(self.next_page)
+            self.next_page += 1
+        return ScheduledSequence(
+            str(slot), token_ids, start, list(pages), slot, sampling, sample_position=stop
+        )
+
+    def fork(self, source: int, destination: int) -> None:
+        """Account for a slot copied at a page boundary: full pages are shared."""
+        assert self.lengths[source] % self.runner.config.page_tokens == 0
+        self.lengths[destination] = self.lengths[source]
+        self.pages[destination] = list(self.pages[source])
+
+    def execute(self, chunks: dict[int, list[int]], **batch: object) -> list[SequenceOutput]:
+        """One step through the runner's public door."""
+        scheduled = [self.scheduled(slot, ids) for slot, ids in chunks.items()]
+        return self.runner.execute(Batch(scheduled, **batch))  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def logits(self, chunks: dict[int, list[int]]) -> dict[int, torch.Tensor]:
+        """One step, and the logits [len(chunk), vocab] of every row."""
+        scheduled = [self.scheduled(slot, ids) for slot, ids in chunks.items()]
+        laid_out = lay_out(scheduled, self.runner.config, self.runner.engine)
+        rows = self.runner.model.logits(self.runner.model(laid_out, self.runner.kv.layers))
+        split = rows.split([len(ids) for ids in chunks.values()])
+        return dict(zip(chunks, split, strict=True))
+
+
+class TopKWitness:
+    """Records how close each top-k decision was: the score gap between the last entry taken and
+    the first left out, per row. Other implementations may decide a near-tie the other way."""
+
+    def __init__(self) -> None:
+        self.gaps: list[torch.Tensor] = []
+
+    def select_top(self, scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
+        index = torch.arange(scores.shape[1])
+        shown = scores.masked_fill(index >= visible.unsqueeze(1), float("-inf"))
+        gap = torch.full((len(scores),), float("inf"))
+        if scores.shape[1] > k:
+            best = shown.topk(k + 1).values
+            gap = (best[:, k - 1] - best[:, k]).nan_to_num(nan=float("inf"))
+        self.gaps.append(gap)
+        return reference.select_top(scores, visible, k)
+
+    def near_ties(self, rows: int, gap: float = 1e-5) -> torch.Tensor:
+        """[rows] whether any layer decided that row by less than `gap`."""
+        if not self.gaps:
+            return torch.zeros(rows, dtype=torch.bool)
+        return (torch.cat(self.gaps).view(-1, rows) < gap).any(0)
+
+
+def backend_with(**ops: Callable[..., object]) -> str:
+    """Register the reference kernels with some operations replaced; returns the new name."""
+    reference_ops = {name: getattr(reference, name) for name in reference.__all__}
+    name = f"reference with {', '.join(ops)}"
+    BACKENDS[name] = SimpleNamespace(**{**reference_ops, **ops})
+    return name

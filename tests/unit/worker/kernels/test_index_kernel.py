@@ -1,0 +1,43 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.kernels.reference import index_scores, select_top
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.lists(st.integers(-2, 2), min_size=6, max_size=6), st.integers(0, 6)),
+        min_size=1,
+        max_size=4,
+    ),
+    k=st.integers(1, 8),
+)
+def test_takes_the_best_visible_entries_and_the_lowest_index_on_ties(
+    rows: list[tuple[list[int], int]], k: int
+) -> None:
+    scores = torch.tensor([values for values, _ in rows], dtype=torch.float32)
+    visible = torch.tensor([count for _, count in rows])
+    for chosen, (values, count) in zip(select_top(scores, visible, k).tolist(), rows, strict=True):
+        best = sorted(range(count), key=lambda i: (-values[i], i))[:k]
+        assert [i for i in chosen if i >= 0] == sorted(best)
+        assert chosen == sorted(best) + [-1] * (min(k, 6) - len(best))
+
+
+def test_scores_that_are_not_numbers_select_nothing_out_of_sight() -> None:
+    chosen = select_top(torch.full((1, 5), float("nan")), torch.tensor([2]), 3)
+    assert all(index < 2 for index in chosen.flatten().tolist())
+
+
+def test_scores_follow_the_block_table() -> None:
+    g = torch.Generator().manual_seed(0)
+    pages = torch.randn(6, 4, 8, generator=g)
+    table = torch.tensor([[5, 2, 0], [1, 3, 4]])
+    query, weights = torch.randn(2, 3, 7, 8, generator=g), torch.randn(2, 3, 7, generator=g)
+    scores = index_scores(query, weights, pages, table, 10)
+    assert scores.shape == (2, 3, 10)
+    for b, r, j in [(0, 0, 0), (0, 2, 9), (1, 1, 4), (1, 2, 7)]:
+        key = pages[table[b, j // 4], j % 4]
+        expected = (weights[b, r] * (query[b, r] @ key).relu()).sum()
+        torch.testing.assert_close(scores[b, r, j], expected)

@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import torch
+from support.v4 import ENGINE, SMALL, official_flash
+
+from worker.config import EngineConfig
+from worker.runner.kv_tensors import KVTensors
+
+
+def test_flash_needs_the_published_memory_per_token() -> None:
+    kv = KVTensors(official_flash(), EngineConfig(pages=1, state_slots=1), torch.bfloat16)
+    assert kv.bytes_per_page == 256 * 6_880
+
+
+def test_flash_needs_the_published_memory_per_sequence() -> None:
+    kv = KVTensors(official_flash(), EngineConfig(pages=1, state_slots=1), torch.bfloat16)
+    window = 43 * 128 * 512 * 2
+    tails = 21 * (65_536 + 16_384) + 20 * 524_288
+    assert kv.bytes_per_slot == window + tails
+
+
+def test_only_main_layers_have_memory() -> None:
+    kv = KVTensors(SMALL, ENGINE, torch.float32)
+    kinds = [(layer.entries is not None, layer.index is not None) for layer in kv.layers]
+    assert kinds == [(False, False), (True, True), (True, False), (True, True), (True, False)]
+
+
+def test_copy_and_clear_move_whole_slots_in_order() -> None:
+    kv = KVTensors(SMALL, replace(ENGINE, state_slots=4), torch.float32)
+    tensors = [layer.window for layer in kv.layers]
+    tensors += [c.tail for layer in kv.layers for c in (layer.entries, layer.index) if c]
+    for tensor in tensors:
+        tensor[1] = 1.0
+    kv.copy([(1, 2), (2, 3)])
+    kv.clear([1])
+    for tensor in tensors:
+        assert tensor.flatten(1).amax(1).tolist() == [0, 0, 1, 1]
+        assert tensor.flatten(1).amin(1).tolist() == [0, 0, 1, 1]

@@ -1,0 +1,91 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.v4 import SMALL, official_flash
+
+from worker.config import EngineConfig, ModelConfig
+from worker.errors import ConfigError, UnsupportedModelError
+from worker.model.tiny import TINY, official_config
+
+
+def flash() -> dict[str, Any]:
+    return official_config(official_flash())
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, official_flash()])
+def test_official_keys_round_trip(config: ModelConfig) -> None:
+    assert ModelConfig.from_official(json.loads(json.dumps(official_config(config)))) == config
+
+
+def test_unknown_keys_are_ignored() -> None:
+    assert ModelConfig.from_official(flash() | {"torch_dtype": "x"}) == official_flash()
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v41", "deepseek_v3", "", None])
+def test_another_architecture_is_refused_by_name(model_type: str | None) -> None:
+    with pytest.raises(UnsupportedModelError, match=repr(str(model_type))):
+        ModelConfig.from_official(flash() | {"model_type": model_type})
+
+
+@given(st.sampled_from(sorted(set(asdict(SMALL)) - {"rope_scaling"})))
+def test_a_missing_key_is_named(key: str) -> None:
+    raw = flash()
+    del raw[key]
+    with pytest.raises(ConfigError, match=key):
+        ModelConfig.from_official(raw)
+
+
+@pytest.mark.parametrize("value", ["4096", None, True, 1.5, [1], -1, 0])
+def test_a_value_of_another_type_or_domain_is_named(value: object) -> None:
+    with pytest.raises(ConfigError, match="hidden_size"):
+        ModelConfig.from_official(flash() | {"hidden_size": value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-6, 0])
+def test_factors_must_be_positive_and_finite(value: float) -> None:
+    with pytest.raises(ConfigError, match="rms_norm_eps must be positive"):
+        ModelConfig.from_official(flash() | {"rms_norm_eps": value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("expert_dtype", "fp8"),
+        ("scoring_func", "softmax"),
+        ("n_shared_experts", 2),
+        ("norm_topk_prob", False),
+        ("quantization_config", {"quant_method": "fp8", "scale_fmt": "float32"}),
+        ("quantization_config", None),
+        ("rope_scaling", {"type": "linear", "factor": 2}),
+        ("compress_ratios", [0, 4]),
+        ("compress_ratios", "0,4"),
+    ],
+)
+def test_what_is_not_implemented_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key if value is not None else "quantization_config"):
+        ModelConfig.from_official(flash() | {key: value})
+
+
+def test_pages_hold_whole_entries_of_every_ratio() -> None:
+    assert official_flash().page_tokens == 256
+    odd = replace(SMALL, compress_ratios=(0, 4, 96, 4, 10, 0))
+    assert odd.page_tokens == 3840
+    assert [odd.page_entries(ratio) for ratio in (4, 96, 10)] == [960, 40, 384]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "\xff"])
+def test_an_unreadable_file_is_a_config_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        ModelConfig.from_dir(tmp_path)
+
+
+def test_engine_sizes_must_be_positive() -> None:
+    with pytest.raises(ConfigError, match="pages"):
+        EngineConfig(pages=0)

@@ -1,0 +1,32 @@
+"""The kernel backend in plain torch: runs anywhere, and is the truth other backends are tested
+against. One file per operation; shapes are in the signatures."""
+
+from worker.kernels.reference.attention import sparse_attention
+from worker.kernels.reference.experts import gated, grouped_experts
+from worker.kernels.reference.hyper_connection import (
+    hyper_connection_head,
+    hyper_connection_in,
+    hyper_connection_out,
+)
+from worker.kernels.reference.index import index_scores, select_top
+from worker.kernels.reference.norm import rms_norm
+from worker.kernels.reference.pooling import pool_entries
+from worker.kernels.reference.quantise import quantise_activation, quantise_entry_, quantise_index
+from worker.kernels.reference.rope import rotate_
+
+__all__ = [
+    "gated",
+    "grouped_experts",
+    "hyper_connection_head",
+    "hyper_connection_in",
+    "hyper_connection_out",
+    "index_scores",
+    "pool_entries",
+    "quantise_activation",
+    "quantise_entry_",
+    "quantise_index",
+    "rms_norm",
+    "rotate_",
+    "select_top",
+    "sparse_attention",
+]

@@ -1,0 +1,42 @@
+"""The lightning indexer: scores of compressed entries, and the best of them.
+
+Scores are score_j = sum_h w_h relu(q_h . k_j), in float32.
+"""
+
+import torch
+
+
+def index_scores(
+    query: torch.Tensor,  # [B, R, H, D] R rows of each of B sequences
+    weights: torch.Tensor,  # [B, R, H]
+    key_pages: torch.Tensor,  # [pages, E, D]
+    block_table: torch.Tensor,  # [B, P] page ids, enough for `entries`
+    entries: int,
+) -> torch.Tensor:
+    """Scores [B, R, entries] of the first `entries` keys of each sequence."""
+    per_page = key_pages.shape[1]
+    table = block_table[:, : -(-entries // per_page)]
+    pages = key_pages.index_select(0, table.flatten()).view(*table.shape, *key_pages.shape[1:])
+    keys = pages.flatten(1, 2)[:, :entries].float()  # [B, N, D]
+    b, r, heads, _ = query.shape
+    scores = query.flatten(1, 2).float() @ keys.transpose(1, 2)  # [B, R*H, N]
+    scores = scores.relu_().view(b * r, heads, entries)
+    return (weights.reshape(b * r, 1, heads).float() @ scores).view(b, r, entries)
+
+
+def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices [T, min(k, N)] of the k highest scores [T, N] among the first `visible` [T] of each
+    row, ascending, padded with -1. On a tie the lowest index wins."""
+    entries = scores.shape[1]
+    k = min(k, entries)
+    index = torch.arange(entries, device=scores.device)
+    hidden = index >= visible.unsqueeze(1)
+    scores = scores.masked_fill(hidden, float("-inf"))
+    edge = scores.topk(k, dim=-1, sorted=True).values[:, -1:]
+    above = scores > edge
+    level = (scores == edge) & ~hidden
+    room = k - above.sum(-1, keepdim=True)
+    chosen = above | (level & (level.cumsum(-1) <= room))
+    ranked = torch.where(chosen, index, entries)  # unchosen entries sort behind every index
+    lowest = ranked.topk(k, dim=-1, largest=False, sorted=True).values
+    return lowest.masked_fill(lowest == entries, -1)

@@ -1,0 +1,129 @@
+"""The official checkpoint format: every tensor's name, dtype and shape for a given geometry.
+
+One table, used by the reader (`loader`) and by the writer (`tiny`), so they cannot disagree.
+dtypes are safetensors' names; `I8` holds two FP4 e2m1 codes per byte, low nibble first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from worker.config import CSA_RATIO, ModelConfig
+
+FP8_BLOCK = 128  # weights: one E8M0 scale per 128 x 128 block
+FP4_BLOCK = 32  # experts: one E8M0 scale per 32 inputs of a row
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor's storage: safetensors dtype name and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+Table = Iterator[tuple[str, TensorSpec]]
+
+
+def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
+    """Every tensor of the checkpoint, in a stable order, MTP blocks included."""
+    table = dict(_top(config))
+    for layer in range(config.num_hidden_layers):
+        prefix = f"layers.{layer}."
+        table.update(_block(prefix, config, config.compress_ratios[layer], layer))
+    for head in range(config.num_nextn_predict_layers):
+        prefix = f"mtp.{head}."
+        table.update(_block(prefix, config, 0, config.num_hidden_layers + head))
+        table.update(_mtp(prefix, config))
+    return table
+
+
+def _top(c: ModelConfig) -> Table:
+    yield "embed.weight", TensorSpec("BF16", (c.vocab_size, c.hidden_size))
+    yield "head.weight", TensorSpec("BF16", (c.vocab_size, c.hidden_size))
+    yield "norm.weight", TensorSpec("BF16", (c.hidden_size,))
+    yield from _hc_head("", c)
+
+
+def _hc_head(prefix: str, c: ModelConfig) -> Table:
+    yield f"{prefix}hc_head_fn", TensorSpec("F32", (c.hc_mult, c.hc_mult * c.hidden_size))
+    yield f"{prefix}hc_head_base", TensorSpec("F32", (c.hc_mult,))
+    yield f"{prefix}hc_head_scale", TensorSpec("F32", (1,))
+
+
+def _mtp(prefix: str, c: ModelConfig) -> Table:
+    for name in ("enorm", "hnorm", "norm"):
+        yield f"{prefix}{name}.weight", TensorSpec("BF16", (c.hidden_size,))
+    for name in ("e_proj", "h_proj"):
+        yield from _fp8(f"{prefix}{name}", c.hidden_size, c.hidden_size)
+    yield from _hc_head(prefix, c)
+
+
+def _block(prefix: str, c: ModelConfig, ratio: int, layer: int) -> Table:
+    for name in ("attn_norm", "ffn_norm"):
+        yield f"{prefix}{name}.weight", TensorSpec("BF16", (c.hidden_size,))
+    mixes = (2 + c.hc_mult) * c.hc_mult
+    for part in ("attn", "ffn"):
+        name = f"{prefix}hc_{part}_"
+        yield f"{name}fn", TensorSpec("F32", (mixes, c.hc_mult * c.hidden_size))
+        yield f"{name}base", TensorSpec("F32", (mixes,))
+        yield f"{name}scale", TensorSpec("F32", (3,))
+    yield from _attention(f"{prefix}attn.", c, ratio)
+    yield from _experts(f"{prefix}ffn.", c, layer)
+
+
+def _attention(prefix: str, c: ModelConfig, ratio: int) -> Table:
+    heads_dim = c.num_attention_heads * c.head_dim
+    yield from _fp8(f"{prefix}wq_a", c.q_lora_rank, c.hidden_size)
+    yield from _fp8(f"{prefix}wq_b", heads_dim, c.q_lora_rank)
+    yield from _fp8(f"{prefix}wkv", c.head_dim, c.hidden_size)
+    yield from _fp8(f"{prefix}wo_a", c.o_groups * c.o_lora_rank, heads_dim // c.o_groups)
+    yield from _fp8(f"{prefix}wo_b", c.hidden_size, c.o_groups * c.o_lora_rank)
+    yield f"{prefix}q_norm.weight", TensorSpec("BF16", (c.q_lora_rank,))
+    yield f"{prefix}kv_norm.weight", TensorSpec("BF16", (c.head_dim,))
+    yield f"{prefix}attn_sink", TensorSpec("F32", (c.num_attention_heads,))
+    if ratio:
+        yield from _compressor(f"{prefix}compressor.", c, ratio, c.head_dim)
+    if ratio == CSA_RATIO:
+        indexer = f"{prefix}indexer."
+        yield from _compressor(f"{indexer}compressor.", c, ratio, c.index_head_dim)
+        yield from _fp8(f"{indexer}wq_b", c.index_n_heads * c.index_head_dim, c.q_lora_rank)
+        shape = (c.index_n_heads, c.hidden_size)
+        yield f"{indexer}weights_proj.weight", TensorSpec("BF16", shape)
+
+
+def _compressor(prefix: str, c: ModelConfig, ratio: int, dim: int) -> Table:
+    width = 2 * dim if ratio == CSA_RATIO else dim
+    for name in ("wkv", "wgate"):
+        yield f"{prefix}{name}.weight", TensorSpec("BF16", (width, c.hidden_size))
+    yield f"{prefix}norm.weight", TensorSpec("BF16", (dim,))
+    yield f"{prefix}ape", TensorSpec("F32", (ratio, width))
+
+
+def _experts(prefix: str, c: ModelConfig, layer: int) -> Table:
+    yield f"{prefix}gate.weight", TensorSpec("BF16", (c.n_routed_experts, c.hidden_size))
+    if layer < c.num_hash_layers:
+        yield f"{prefix}gate.tid2eid", TensorSpec("I64", (c.vocab_size, c.num_experts_per_tok))
+    else:
+        yield f"{prefix}gate.bias", TensorSpec("F32", (c.n_routed_experts,))
+    inner = c.moe_intermediate_size
+    shapes = {
+        "w1": (inner, c.hidden_size),
+        "w2": (c.hidden_size, inner),
+        "w3": (inner, c.hidden_size),
+    }
+    for name, shape in shapes.items():
+        yield from _fp8(f"{prefix}shared_experts.{name}", *shape)
+    for expert in range(c.n_routed_experts):
+        for name, shape in shapes.items():
+            yield from _fp4(f"{prefix}experts.{expert}.{name}", *shape)
+
+
+def _fp8(name: str, rows: int, columns: int) -> Table:
+    yield f"{name}.weight", TensorSpec("F8_E4M3", (rows, columns))
+    blocks = (-(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
+    yield f"{name}.scale", TensorSpec("F8_E8M0", blocks)
+
+
+def _fp4(name: str, rows: int, columns: int) -> Table:
+    yield f"{name}.weight", TensorSpec("I8", (rows, columns // 2))
+    yield f"{name}.scale", TensorSpec("F8_E8M0", (rows, columns // FP4_BLOCK))

@@ -1,0 +1,73 @@
+"""CSA's lightning indexer: which compressed entries each token attends to."""
+
+import torch
+
+from worker.config import CSA_RATIO, ModelConfig
+from worker.kernels.load import KernelBackend
+from worker.model.compressor import Compressor, store
+from worker.model.layer_cache import EntryCache
+from worker.model.linear import Linear
+from worker.model.loader import Weights
+from worker.model.numerics import Numerics
+from worker.model.ragged import QueryTile, RaggedBatch
+
+
+class Indexer:
+    """Keys from its own small compressor, queries from the attention's low-rank latent."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        prefix: str,
+        config: ModelConfig,
+        numerics: Numerics,
+        kernels: KernelBackend,
+    ) -> None:
+        self.compressor = Compressor(weights, f"{prefix}compressor.", CSA_RATIO, config, kernels)
+        quantised = kernels if numerics.quantise else None
+        self.wq_b = Linear(weights[f"{prefix}wq_b.weight"], quantised)
+        self.weights_proj = Linear(weights[f"{prefix}weights_proj.weight"], None)
+        self.heads = config.index_n_heads
+        self.top = config.index_topk
+        self.scale = config.index_head_dim**-0.5 * config.index_n_heads**-0.5
+        self.quantise = numerics.quantise
+        self.kernels = kernels
+
+    def remember(
+        self, x: torch.Tensor, batch: RaggedBatch, angles: torch.Tensor, cache: EntryCache
+    ) -> None:
+        """Compress x [T, D] into index keys."""
+        keys = self.compressor(x, batch, angles, cache)
+        if self.quantise:
+            keys = self.kernels.quantise_index(keys)
+        store(keys, batch.emissions[CSA_RATIO], cache)
+
+    def queries(
+        self, x: torch.Tensor, latent: torch.Tensor, angles: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries [T, H, D] and head weights [T, H] of all tokens."""
+        query = self.wq_b(latent).view(len(x), self.heads, -1)
+        self.kernels.rotate_(query, angles)
+        if self.quantise:
+            query = self.kernels.quantise_index(query)
+        return query, self.weights_proj(x).float() * self.scale
+
+    def select(
+        self,
+        query: torch.Tensor,
+        weights: torch.Tensor,
+        batch: RaggedBatch,
+        tile: QueryTile,
+        cache: EntryCache,
+    ) -> torch.Tensor:
+        """Entry numbers [rows, K] for one tile, ascending; -1 is absent."""
+        visible = batch.emissions[CSA_RATIO].visible[tile.rows]
+        sequences = tile.sequences.stop - tile.sequences.start
+        scores = self.kernels.index_scores(
+            torch.unflatten(query[tile.rows], 0, (sequences, -1)),
+            torch.unflatten(weights[tile.rows], 0, (sequences, -1)),
+            cache.pages,
+            batch.block_table[tile.sequences],
+            int(visible.max()),
+        )
+        return self.kernels.select_top(scores.flatten(0, 1), visible, self.top)

@@ -1,0 +1,34 @@
+"""What a layer remembers between forwards. Allocated by `worker.runner.kv_tensors`.
+
+Two kinds of tensors: *pages*, indexed by the scheduler's page ids and shared by every sequence
+whose prefix they hold, and *slots*, one sequence's recent state. Both kinds of a sequence together
+are its whole state: copying a slot at a page boundary is a snapshot.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class EntryCache:
+    """One compressor's memory.
+
+    `pages` [pages + 1, entries per page, D]: finished entries; the extra last page stays zero, and
+    is what row -1 reads. `tail` [slots, R, 2, W] float32: value and score projections of the last
+    R tokens, a ring at position mod R, where R spans every token an unfinished entry can need.
+    """
+
+    pages: torch.Tensor
+    tail: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCache:
+    """One layer's memory. `window` [slots, sliding_window, D]: key-values of the last tokens, a
+    ring at position mod sliding_window. `entries` in compressed layers, `index` beside it in CSA
+    layers."""
+
+    window: torch.Tensor
+    entries: EntryCache | None
+    index: EntryCache | None

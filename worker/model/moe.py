@@ -1,0 +1,78 @@
+"""Mixture of experts: the router (by token id in the first layers, learned in the rest), the
+routed experts, and one shared expert."""
+
+import torch
+from torch.nn.functional import linear, softplus
+
+from worker.config import ModelConfig
+from worker.kernels.load import KernelBackend
+from worker.model.linear import Linear
+from worker.model.loader import Weights
+from worker.model.numerics import Numerics
+
+
+class Router:
+    """Chooses experts and their weights, in float32."""
+
+    def __init__(self, weights: Weights, prefix: str, config: ModelConfig) -> None:
+        self.gate = weights[f"{prefix}gate.weight"]
+        self.table = weights.get(f"{prefix}gate.tid2eid")  # [vocab, k] in hash layers
+        self.bias = weights.get(f"{prefix}gate.bias")  # [experts] in learned layers
+        self.k = config.num_experts_per_tok
+        self.scale = config.routed_scaling_factor
+
+    def __call__(
+        self, x: torch.Tensor, token_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expert ids [T, k] and weights [T, k]. The bias steers the choice, never the weight."""
+        scores = softplus(linear(x.float(), self.gate)).sqrt()
+        if self.bias is None:
+            assert self.table is not None
+            chosen = self.table[token_ids]
+        else:
+            ranked = (scores + self.bias).argsort(dim=-1, descending=True, stable=True)
+            chosen = ranked[:, : self.k]
+        weights = scores.gather(1, chosen)
+        return chosen, weights * (self.scale / weights.sum(-1, keepdim=True))
+
+
+class MixtureOfExperts:
+    """One layer's feed-forward over [T, D]."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        prefix: str,
+        config: ModelConfig,
+        numerics: Numerics,
+        kernels: KernelBackend,
+    ) -> None:
+        def stack(name: str) -> torch.Tensor:
+            experts = range(config.n_routed_experts)
+            return torch.stack([weights.pop(f"{prefix}experts.{e}.{name}.weight") for e in experts])
+
+        self.router = Router(weights, prefix, config)
+        self.gate_up = torch.cat((stack("w1"), stack("w3")), 1)  # [experts, 2I, D]
+        self.down = stack("w2")  # [experts, D, I]
+        shared = f"{prefix}shared_experts."
+        quantised = kernels if numerics.quantise else None
+        shared_gate_up = torch.cat((weights[f"{shared}w1.weight"], weights[f"{shared}w3.weight"]))
+        self.shared_gate_up = Linear(shared_gate_up, quantised)
+        self.shared_down = Linear(weights[f"{shared}w2.weight"], quantised)
+        self.limit = config.swiglu_limit
+        self.quantise = numerics.quantise
+        self.kernels = kernels
+
+    def __call__(self, x: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        chosen, weights = self.router(x, token_ids)
+        routed = self.kernels.grouped_experts(
+            x,
+            self.gate_up,
+            self.down,
+            chosen,
+            weights,
+            limit=self.limit,
+            quantise=self.quantise,
+        )
+        hidden = self.kernels.gated(self.shared_gate_up(x).float(), self.limit).to(x.dtype)
+        return (routed + self.shared_down(hidden).float()).to(x.dtype)

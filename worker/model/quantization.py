@@ -1,0 +1,47 @@
+"""Number formats of the checkpoint: E8M0 scales, FP8 e4m3 blocks and packed FP4 e2m1.
+
+Used by the loader, the writer and their tests. Every dequantised value here is exact in bfloat16
+and float32: a four-bit or eight-bit mantissa times a power of two.
+"""
+
+import torch
+
+from worker.model.checkpoint import FP4_BLOCK, FP8_BLOCK
+
+E4M3_MAX = 448.0
+E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+E8M0_BIAS = 127
+
+
+def scales(stored: torch.Tensor) -> torch.Tensor:
+    """E8M0 bytes as float32 powers of two, reinterpreted bit for bit; 255 is NaN."""
+    return stored.view(torch.float8_e8m0fnu).float()
+
+
+def dequantise_fp8(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """e4m3 [out, in] with E8M0 [ceil(out/128), ceil(in/128)] to float32 [out, in]."""
+    rows, columns = weight.shape
+    factor = scales(scale).repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)
+    return weight.float() * factor[:rows, :columns]
+
+
+def dequantise_fp4(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """int8 [out, in/2], the low nibble the even input, with E8M0 [out, in/32], to float32."""
+    codes = packed.view(torch.uint8)
+    nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).flatten(-2).long()
+    values = torch.tensor(E2M1_VALUES, device=packed.device)
+    return torch.cat((values, -values))[nibbles] * scales(scale).repeat_interleave(FP4_BLOCK, 1)
+
+
+def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [out, in] to e4m3 and the smallest power-of-two E8M0 scales that avoid overflow."""
+    rows, columns = weight.shape
+    pad = (0, -columns % FP8_BLOCK, 0, -rows % FP8_BLOCK)
+    padded = torch.nn.functional.pad(weight, pad)
+    down, across = -(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK)
+    blocks = padded.view(down, FP8_BLOCK, across, FP8_BLOCK)
+    largest = blocks.abs().amax(dim=(1, 3)).clamp(min=2.0**-100)
+    exponent = torch.ceil(torch.log2(largest / E4M3_MAX)).to(torch.int32)
+    stored = (exponent + E8M0_BIAS).to(torch.uint8).view(torch.float8_e8m0fnu)
+    factor = scales(stored).repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)
+    return (weight / factor[:rows, :columns]).to(torch.float8_e4m3fn), stored

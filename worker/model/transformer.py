@@ -1,0 +1,110 @@
+"""The whole network: embedding, layers of attention and experts, output head.
+
+`ModelRunner` builds one from loaded weights and calls it once per forward.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import embedding
+
+from worker.config import ModelConfig
+from worker.kernels.load import KernelBackend
+from worker.model.attention import Attention
+from worker.model.hyper_connection import HyperConnection
+from worker.model.layer_cache import LayerCache
+from worker.model.loader import Weights
+from worker.model.moe import MixtureOfExperts
+from worker.model.numerics import Numerics
+from worker.model.ragged import RaggedBatch
+from worker.model.rope import angles, frequencies
+
+
+@dataclass(frozen=True, slots=True)
+class Angles:
+    """One forward's rotary angles, shared by all layers of a kind."""
+
+    plain: torch.Tensor  # [T, r] window-only layers
+    extended: torch.Tensor  # [T, r] compressed layers
+    entries: dict[int, torch.Tensor]  # [E, r] by ratio
+
+
+class Layer:
+    """Attention, then experts, each behind its hyper-connection."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        layer: int,
+        config: ModelConfig,
+        numerics: Numerics,
+        kernels: KernelBackend,
+    ) -> None:
+        prefix = f"layers.{layer}."
+        self.ratio = config.compress_ratios[layer]
+        self.attention = Attention(weights, f"{prefix}attn.", self.ratio, config, numerics, kernels)
+        self.experts = MixtureOfExperts(weights, f"{prefix}ffn.", config, numerics, kernels)
+        self.attention_residual = HyperConnection(weights, f"{prefix}hc_attn_", config, kernels)
+        self.experts_residual = HyperConnection(weights, f"{prefix}hc_ffn_", config, kernels)
+        self.attention_norm = weights[f"{prefix}attn_norm.weight"]
+        self.experts_norm = weights[f"{prefix}ffn_norm.weight"]
+        self.norm_eps = config.rms_norm_eps
+        self.kernels = kernels
+
+    def __call__(
+        self, streams: torch.Tensor, batch: RaggedBatch, turn: Angles, cache: LayerCache
+    ) -> torch.Tensor:
+        def attend(x: torch.Tensor) -> torch.Tensor:
+            x = self.kernels.rms_norm(x, self.attention_norm, self.norm_eps)
+            own = turn.extended if self.ratio else turn.plain
+            return self.attention(x, batch, own, turn.entries.get(self.ratio), cache)
+
+        def think(x: torch.Tensor) -> torch.Tensor:
+            x = self.kernels.rms_norm(x, self.experts_norm, self.norm_eps)
+            return self.experts(x, batch.token_ids)
+
+        return self.experts_residual(self.attention_residual(streams, attend), think)
+
+
+class Transformer:
+    """DeepSeek-V4 without its multi-token-prediction head. Takes `weights` apart: tensors that are
+    stored anew in another layout are removed from it."""
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, numerics: Numerics, kernels: KernelBackend
+    ) -> None:
+        self.config = config
+        self.kernels = kernels
+        self.embed = weights["embed.weight"]
+        # [D, vocab]: for a few rows the product is several times faster than with [vocab, D].
+        self.head = weights.pop("head.weight").t().contiguous()
+        self.norm = weights["norm.weight"]
+        self.head_mix = tuple(weights[f"hc_head_{n}"] for n in ("fn", "base", "scale"))
+        self.layers = [
+            Layer(weights, layer, config, numerics, kernels)
+            for layer in range(config.num_hidden_layers)
+        ]
+        self.plain = frequencies(config, compressed=False, device=self.head.device)
+        self.extended = frequencies(config, compressed=True, device=self.head.device)
+
+    def __call__(self, batch: RaggedBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
+        """Run every token of `batch`; caches are updated. Returns final states [T, D]."""
+        turn = Angles(
+            plain=angles(self.plain, batch.positions),
+            extended=angles(self.extended, batch.positions),
+            entries={r: angles(self.extended, e.positions) for r, e in batch.emissions.items()},
+        )
+        streams = embedding(batch.token_ids, self.embed).unsqueeze(1)
+        streams = streams.repeat(1, self.config.hc_mult, 1)  # [T, n, D]
+        for layer, cache in zip(self.layers, caches, strict=True):
+            streams = layer(streams, batch, turn, cache)
+        fn, base, scale = self.head_mix
+        hidden = self.kernels.hyper_connection_head(
+            streams, fn, base, scale, eps=self.config.hc_eps, norm_eps=self.config.rms_norm_eps
+        )
+        return self.kernels.rms_norm(hidden, self.norm, self.config.rms_norm_eps)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [R, vocab] of chosen final states [R, D]."""
+        return hidden.float() @ self.head

@@ -1,0 +1,142 @@
+"""Runs batches: the one class the engine's step loop calls.
+
+Owns the weights and the KV tensors. Not thread-safe: one thread executes, one batch at a time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
+from worker.config import EngineConfig, ModelConfig
+from worker.errors import ConfigError
+from worker.kernels.load import load_backend
+from worker.model.loader import load_weights
+from worker.model.numerics import numerics
+from worker.model.ragged import lay_out
+from worker.model.transformer import Transformer
+from worker.runner.kv_tensors import KVTensors
+from worker.runner.sampler import sample
+
+PROMPT_ROWS = 64  # rows of logits in memory at once while scoring a prompt
+NOT_FINITE = "the model produced logits that are not finite"
+
+
+class ModelRunner:
+    """`forward_count` counts forwards, for metrics and tests."""
+
+    def __init__(self, model_dir: str | Path, engine: EngineConfig) -> None:
+        """Load `model_dir`. Raises ConfigError, CheckpointError."""
+        _require_device(engine.device)
+        arithmetic = numerics(engine.dtype)
+        kernels = load_backend(engine.kernels)
+        self.config = ModelConfig.from_dir(model_dir)
+        self.engine = engine
+        weights = load_weights(model_dir, self.config, arithmetic.compute, engine.device)
+        self.model = Transformer(self.config, weights, arithmetic, kernels)
+        self.kv = KVTensors(self.config, engine, arithmetic.compute)
+        self.forward_count = 0
+
+    @property
+    def bytes_per_page(self) -> int:
+        """Memory of one logical page over all layers."""
+        return self.kv.bytes_per_page
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory of one state slot over all layers."""
+        return self.kv.bytes_per_slot
+
+    @torch.inference_mode()
+    def execute(self, batch: Batch) -> list[SequenceOutput]:
+        """One step: outputs in the order of `batch.sequences`."""
+        self.kv.clear(batch.resets)
+        self.kv.copy(batch.copies_before)
+        outputs = self._forward(batch.sequences) if batch.sequences else []
+        self.kv.copy(batch.copies_after)
+        return outputs
+
+    def _forward(self, sequences: Sequence[ScheduledSequence]) -> list[SequenceOutput]:
+        # Decodes first: neighbours of one token are attended to together.
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].token_ids) > 1)
+        ordered = [sequences[i] for i in order]
+        laid_out = lay_out(ordered, self.config, self.engine)
+        hidden = self.model(laid_out, self.kv.layers)  # [T, D]
+        self.forward_count += 1
+        sampled = self._sample(ordered, hidden[laid_out.last_rows])
+        outputs: list[SequenceOutput] = [SequenceOutput(s.request_id) for s in sequences]
+        for i, sequence, stop, token in zip(
+            order, ordered, laid_out.last_rows, sampled, strict=True
+        ):
+            first = stop + 1 - len(sequence.token_ids)
+            outputs[i] = self._output(sequence, hidden[first : stop + 1], token)
+        return outputs
+
+    def _sample(
+        self, sequences: Sequence[ScheduledSequence], last: torch.Tensor
+    ) -> list[TokenLogprob | None]:
+        """The next token of each sequence that asks for one and whose logits are finite."""
+        asking = [i for i, s in enumerate(sequences) if s.sample_position is not None]
+        drawn: list[TokenLogprob | None] = [None] * len(sequences)
+        if not asking:
+            return drawn
+        logits = self.model.logits(last[asking])  # [R, vocab]
+        sound = _finite(logits).tolist()
+        rows = [row for row, finite in enumerate(sound) if finite]
+        if not rows:
+            return drawn
+        chosen = [sequences[asking[row]] for row in rows]
+        positions = [s.sample_position for s in chosen if s.sample_position is not None]
+        logits = logits if len(rows) == len(asking) else logits[rows]
+        tokens = sample(logits, [s.sampling for s in chosen], positions)
+        for row, token in zip(rows, tokens, strict=True):
+            drawn[asking[row]] = token
+        return drawn
+
+    def _output(
+        self, sequence: ScheduledSequence, hidden: torch.Tensor, token: TokenLogprob | None
+    ) -> SequenceOutput:
+        """`hidden` [len(token_ids), D] is the sequence's share of the forward."""
+        if sequence.sample_position is not None and token is None:
+            return SequenceOutput(sequence.request_id, error=NOT_FINITE)
+        scored: list[TokenLogprob] = []
+        if sequence.prompt_targets:
+            count = sequence.sampling.prompt_logprobs or 0
+            for first in range(0, len(sequence.prompt_targets), PROMPT_ROWS):
+                targets = sequence.prompt_targets[first : first + PROMPT_ROWS]
+                logits = self.model.logits(hidden[first : first + len(targets)])
+                if not bool(_finite(logits).all()):
+                    return SequenceOutput(sequence.request_id, error=NOT_FINITE)
+                scored += _score(logits, targets, count)
+        return SequenceOutput(
+            sequence.request_id,
+            token_id=None if token is None else token.token_id,
+            logprob=token,
+            prompt_logprobs=scored,
+        )
+
+
+def _require_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used on this machine: {reason}") from error
+
+
+def _finite(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows of [R, V] are finite throughout: a sum carries every NaN and infinity."""
+    return torch.isfinite(logits.sum(-1))
+
+
+def _score(logits: torch.Tensor, targets: list[int], count: int) -> list[TokenLogprob]:
+    """Log-probabilities of `targets` [R] under `logits` [R, V], with the `count` most likely."""
+    logprobs = logits.log_softmax(-1)
+    wanted = torch.tensor(targets, device=logits.device).unsqueeze(1)
+    own = logprobs.gather(1, wanted).squeeze(1).tolist()
+    values, ids = logprobs.topk(count, dim=-1)
+    tops = [
+        list(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+    return [TokenLogprob(t, p, top) for t, p, top in zip(targets, own, tops, strict=True)]
