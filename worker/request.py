@@ -34,10 +34,11 @@ class Request:
     """A request's whole engine state. Positions below `computed_tokens` are in the KV cache."""
 
     request_id: str
-    prompt_token_ids: list[int]
+    # Out of repr, so that no prompt gets into a traceback.
+    prompt_token_ids: list[int] = field(repr=False)
     sampling: SamplingParams
-    cache_salt: bytes = b""
-    output_token_ids: list[int] = field(default_factory=list)
+    cache_salt: bytes = field(default=b"", repr=False)
+    output_token_ids: list[int] = field(default_factory=list, repr=False)
     computed_tokens: int = 0
     cache_hit_tokens: int = 0  # prompt tokens taken from the prefix cache, truly not recomputed
     pages: list[int] = field(default_factory=list)

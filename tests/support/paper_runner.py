@@ -1,0 +1,61 @@
+"""A runner without a model: it keeps the KV cache as plain tokens, so that every wrong page, slot,
+reset or snapshot shows as a wrong token, and draws the next token from a hash of the sequence."""
+
+import hashlib
+
+from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
+
+VOCABULARY = 50
+
+
+def next_token(tokens: list[int], seed: int) -> int:
+    """The token that follows `tokens`: a pure function."""
+    digest = hashlib.blake2b(repr((seed, tokens)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest) % VOCABULARY
+
+
+class PaperRunner:
+    """`pages[p]` are the tokens written to a page; `slots[s]` all tokens a state has seen."""
+
+    def __init__(self, page_tokens: int) -> None:
+        self.page_tokens = page_tokens
+        self.pages: dict[int, dict[int, int]] = {}
+        self.slots: dict[int, list[int]] = {}
+        self.computed_tokens: dict[str, int] = {}
+        self.forward_count = 0
+
+    def execute(self, batch: Batch) -> list[SequenceOutput]:
+        self.forward_count += 1
+        slots = [s.state_slot for s in batch.sequences]
+        assert len(slots) == len(set(slots))
+        for slot in batch.resets:
+            self.slots[slot] = []
+        for source, destination in batch.copies_before:
+            self.slots[destination] = list(self.slots[source])
+        outputs = [self._run(s) for s in batch.sequences]
+        for source, destination in batch.copies_after:
+            assert destination not in slots
+            self.slots[destination] = list(self.slots[source])
+        return outputs
+
+    def _run(self, s: ScheduledSequence) -> SequenceOutput:
+        assert s.token_ids
+        state = self.slots[s.state_slot]
+        assert len(state) == s.start, "the state is of another position"
+        assert [self._read(s, i) for i in range(s.start)] == state, "pages hold other tokens"
+        for offset, token in enumerate(s.token_ids):
+            page, at = divmod(s.start + offset, self.page_tokens)
+            self.pages.setdefault(s.pages[page], {})[at] = token
+        self.slots[s.state_slot] = tokens = state + s.token_ids
+        done = self.computed_tokens.get(s.request_id, 0)
+        self.computed_tokens[s.request_id] = done + len(s.token_ids)
+        scored = [TokenLogprob(t, -1.0) for t in s.prompt_targets or []]
+        if s.sample_position is None:
+            return SequenceOutput(s.request_id, prompt_logprobs=scored)
+        assert s.sample_position == len(tokens)
+        token = next_token(tokens, s.sampling.seed)
+        return SequenceOutput(s.request_id, token, TokenLogprob(token, -1.0), scored)
+
+    def _read(self, s: ScheduledSequence, position: int) -> int:
+        page, at = divmod(position, self.page_tokens)
+        return self.pages[s.pages[page]][at]

@@ -1,0 +1,71 @@
+import importlib.metadata
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from worker.cli import app
+
+cli = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """The command sends logs to its own stderr, which is gone after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_version() -> None:
+    result = cli.invoke(app, ["--version"])
+    assert result.stdout.split() == ["flashplane-worker", importlib.metadata.version("flashplane")]
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["model"], ["model", "tiny"]])
+def test_help_teaches(command: list[str]) -> None:
+    result = cli.invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_not_a_model_directory_is_one_sentence(tmp_path: Path) -> None:
+    result = cli.invoke(app, ["serve", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "config.json does not exist" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_taken_port_names_the_flag(tiny_directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = cli.invoke(app, ["serve", str(tiny_directory), "--port", port])
+    assert result.exit_code == 1
+    assert f"port {port}" in result.stderr
+    assert "--port" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--effort-profile", "0801"], "preview, 0731"),
+        (["--max-model-len", "4096", "--pages", "2"], "--pages"),
+    ],
+)
+def test_bad_settings_name_the_fix(tiny_directory: Path, options: list[str], word: str) -> None:
+    result = cli.invoke(app, ["serve", str(tiny_directory), "--port", "65000", *options])
+    assert result.exit_code == 1
+    assert word in result.stderr
+
+
+def test_tiny_writes_a_model(tmp_path: Path) -> None:
+    result = cli.invoke(app, ["model", "tiny", str(tmp_path / "m"), "--seed", "3"])
+    assert result.exit_code == 0
+    assert (tmp_path / "m" / "config.json").exists()
+    assert (tmp_path / "m" / "tokenizer.json").exists()

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.request import SamplingParams
+from worker.runner.sampler import sample, uniform
+
+VOCAB = 40
+
+
+def params(**changes: object) -> SamplingParams:
+    return SamplingParams(**({"max_tokens": 1} | changes))  # type: ignore[arg-type]
+
+
+def draw(logits: list[float], count: int = 400, **changes: object) -> list[int]:
+    """Tokens sampled from one row at positions 0, 1, ..."""
+    rows = torch.tensor(logits).expand(count, -1)
+    return [t.token_id for t in sample(rows, [params(**changes)] * count, range(count))]
+
+
+def test_greedy_takes_the_lowest_id_of_equals() -> None:
+    assert set(draw([0.0, 3.0, 3.0, 1.0], 3, temperature=0.0)) == {1}
+
+
+def test_logprobs_are_of_the_raw_distribution() -> None:
+    (token,) = sample(
+        torch.tensor([[0.0, 0.0, math.log(2.0)]]),
+        [params(temperature=0.0, logit_bias={0: 50.0}, logprobs=2)],
+        [0],
+    )
+    assert token.token_id == 0
+    assert token.logprob == pytest.approx(math.log(0.25))
+    assert [i for i, _ in token.top] == [2, 0]
+    assert token.top[0][1] == pytest.approx(math.log(0.5))
+
+
+def test_no_alternatives_unless_asked_for() -> None:
+    assert sample(torch.zeros(1, 4), [params()], [0])[0].top == []
+
+
+def test_frequencies_follow_the_probabilities() -> None:
+    tokens = draw([math.log(p) for p in (0.1, 0.2, 0.7)], 4000)
+    shares = [tokens.count(i) / len(tokens) for i in range(3)]
+    assert shares == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
+
+
+def test_temperature_sharpens() -> None:
+    tokens = draw([0.0, 1.0], 4000, temperature=0.5)
+    assert tokens.count(1) / 4000 == pytest.approx(1 / (1 + math.exp(-2)), abs=0.03)
+
+
+def test_top_k_keeps_the_lowest_ids_of_equals() -> None:
+    assert set(draw([1.0, 2.0, 1.0, 1.0], top_k=2)) == {0, 1}
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_the_mass() -> None:
+    logits = [math.log(p) for p in (0.5, 0.3, 0.15, 0.05)]
+    assert set(draw(logits, top_p=0.7)) == {0, 1}
+    assert set(draw(logits, top_p=0.01)) == {0}
+
+
+def test_min_p_is_relative_to_the_most_likely() -> None:
+    logits = [math.log(p) for p in (0.6, 0.3, 0.1)]
+    assert set(draw(logits, min_p=0.4)) == {0, 1}
+
+
+def test_bias_can_ban_and_force() -> None:
+    assert 1 not in draw([0.0, 0.0], logit_bias={1: -100.0})
+    assert set(draw([0.0, 0.0], logit_bias={1: 100.0})) == {1}
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**20))
+def test_uniform_is_in_range_and_pure(seed: int, position: int) -> None:
+    assert 0.0 <= uniform(seed, position) < 1.0
+    assert uniform(seed, position) == uniform(seed, position)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_a_row_is_sampled_the_same_alone_and_in_a_crowd(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 6))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    logits = torch.randn(count, VOCAB, generator=generator) * 4
+    sampling = [
+        params(
+            seed=data.draw(st.integers(0, 2**64 - 1)),
+            temperature=data.draw(st.sampled_from([0.0, 1e-6, 0.3, 1.0, 2.0])),
+            top_p=data.draw(st.sampled_from([0.1, 0.9, 1.0])),
+            top_k=data.draw(st.sampled_from([0, 1, 5, 1000])),
+            min_p=data.draw(st.sampled_from([0.0, 0.2, 1.0])),
+            logprobs=data.draw(st.sampled_from([None, 0, 3, 20])),
+        )
+        for _ in range(count)
+    ]
+    positions = data.draw(st.lists(st.integers(0, 99), min_size=count, max_size=count))
+    crowd = sample(logits, sampling, positions)
+    for row in range(count):
+        alone = sample(logits[row : row + 1], [sampling[row]], [positions[row]])[0]
+        assert alone == crowd[row]
+        assert len(crowd[row].top) == (sampling[row].logprobs or 0)
+
+
+def test_one_certain_token_is_always_drawn() -> None:
+    logits = [-math.inf] * 5
+    logits[3] = 0.0
+    assert set(draw(logits, top_p=0.5)) == {3}
+    assert set(draw(logits)) == {3}

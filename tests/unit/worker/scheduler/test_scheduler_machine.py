@@ -1,0 +1,126 @@
+"""Any interleaving of arrivals, steps and aborts, in a cache that is always too small."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.support.paper_runner import PaperRunner, next_token
+from worker.batch import Batch
+from worker.cache.manager import CacheManager
+from worker.request import FinishReason, Request, SamplingParams
+from worker.scheduler import Scheduler
+
+PAGE = 4
+MAX_MODEL_LEN = 24
+PROMPTS = [list(range(20)), [*range(9), *range(30, 40)], [7] * 16, [*range(12), 3], [1], [5, 6]]
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        pages=st.integers(6, 12),
+        sequences=st.integers(1, 4),
+        spare_slots=st.integers(0, 4),
+        budget=st.integers(4, 20),
+    )
+    def build(self, pages: int, sequences: int, spare_slots: int, budget: int) -> None:
+        slots = sequences + spare_slots
+        cache = CacheManager(pages=pages, state_slots=slots, page_tokens=PAGE)
+        self.scheduler = Scheduler(
+            cache,
+            max_sequences=sequences,
+            max_batch_tokens=budget,
+            max_model_len=MAX_MODEL_LEN,
+        )
+        self.budget = budget
+        self.runner = PaperRunner(PAGE)
+        self.live: dict[str, Request] = {}
+        self.batch: Batch | None = None
+        self.scored: dict[str, list[int]] = {}
+        self.count = 0
+        self.preempted = False
+
+    @rule(
+        prompt=st.sampled_from(PROMPTS),
+        cut=st.integers(0, 5),
+        max_tokens=st.integers(1, 12),
+        salt=st.sampled_from([b"", b"other"]),
+        echo=st.booleans(),
+    )
+    def add(self, prompt: list[int], cut: int, max_tokens: int, salt: bytes, echo: bool) -> None:
+        self.count += 1
+        sampling = SamplingParams(
+            max_tokens=max_tokens,
+            stop_token_ids=frozenset({0, 1}),
+            prompt_logprobs=0 if echo else None,
+        )
+        tokens = prompt[: max(1, len(prompt) - cut)]
+        request = Request(f"r{self.count}", list(tokens), sampling, cache_salt=salt)
+        self.live[request.request_id] = request
+        self.scored[request.request_id] = []
+        self.scheduler.add(request)
+
+    @precondition(lambda self: self.batch is None)
+    @rule()
+    def schedule(self) -> None:
+        self.batch = self.scheduler.schedule()
+        assert (self.batch is None) == (not self.live)
+        if self.batch is not None:
+            assert self.batch.token_count <= self.budget
+
+    @precondition(lambda self: self.batch is not None)
+    @rule()
+    def update(self) -> None:
+        assert self.batch is not None
+        progress = self.scheduler.update(self.runner.execute(self.batch))
+        self.batch = None
+        for p in progress:
+            self.scored[p.request.request_id] += [t.token_id for t in p.prompt_logprobs]
+            if p.finish_reason is not None:
+                self._finished(self.live.pop(p.request.request_id))
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.live)))
+        del self.live[name]
+        self.scheduler.abort(name)
+
+    @invariant()
+    def consistent(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.scheduler.check()
+
+    def teardown(self) -> None:
+        """Whatever is left finishes, and nothing stays held."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(2_000):
+            if self.batch is None:
+                self.schedule()
+            if self.batch is None:
+                break
+            self.update()
+        assert not self.live, "no progress"
+        assert (self.scheduler.running, self.scheduler.waiting) == (0, 0)
+        assert self.scheduler.page_usage == 0.0
+
+    def _finished(self, request: Request) -> None:
+        tokens = list(request.prompt_token_ids)
+        for token in request.output_token_ids:
+            assert token == next_token(tokens, 0)
+            tokens.append(token)
+        assert len(tokens) <= MAX_MODEL_LEN
+        if request.finish_reason is FinishReason.STOP:
+            assert request.output_token_ids[-1] in request.sampling.stop_token_ids
+        assert request.cache_hit_tokens < len(request.prompt_token_ids)
+        if self.scheduler.take_preemptions() == 0 and not self.preempted:
+            spent = self.runner.computed_tokens[request.request_id]
+            assert spent == len(tokens) - 1 - request.cache_hit_tokens
+        else:
+            self.preempted = True
+        if request.sampling.prompt_logprobs is not None:
+            assert self.scored[request.request_id] == request.prompt_token_ids[1:]
+
+
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,1 @@
+"""Which pages and state slots hold what: bookkeeping for the tensors in `worker.runner`."""

@@ -1,0 +1,178 @@
+"""Gives sequences their pages and state slots, and finds what need not be computed again.
+
+The scheduler calls it. Pages are shared between sequences by reference; a state slot belongs to one
+sequence or holds one snapshot. A shared page is never written: a hit ends on a page boundary, and
+the sequence's next position lies in a page of its own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from worker.cache.block_pool import BlockPool
+from worker.cache.prefix import PrefixIndex, page_key, root_key
+from worker.request import Request
+
+
+@dataclass(slots=True)
+class _Chain:
+    """One request's page keys so far, and how many of its pages have been offered to the index."""
+
+    keys: list[bytes]
+    offered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How a sequence starts: from `snapshot` (copy it into the state slot; release it with
+    `unpin` after the step) or from nothing (reset the slot). `branch_tokens`: up to here its pages
+    have been seen before, but no state was kept; worth a snapshot now."""
+
+    snapshot: int | None
+    branch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    pages: list[int] = field(default_factory=list)
+    snapshot: int | None = None
+    matched_pages: int = 0
+
+
+class CacheManager:
+    """All pages and slots of one engine. `model_revision` separates models that share a salt."""
+
+    def __init__(
+        self, *, pages: int, state_slots: int, page_tokens: int, model_revision: str = ""
+    ) -> None:
+        self.page_tokens = page_tokens
+        self._revision = model_revision
+        self._index = PrefixIndex()
+        self._pages = BlockPool(pages, self._page_evicted)
+        self._slots = BlockPool(state_slots, self._index.remove_snapshot)
+        self._chains: dict[str, _Chain] = {}
+
+    @property
+    def page_usage(self) -> float:
+        """Fraction of pages held by running sequences."""
+        return self._pages.held / self._pages.size
+
+    def admit(self, request: Request, *, reuse: bool) -> Admission | None:
+        """Give `request` a state slot and, with `reuse`, the longest known prefix of its tokens.
+
+        Sets its pages, slot and computed tokens. None, and nothing changed, when no slot is left.
+        """
+        hit = self._find(request) if reuse else _Hit()
+        for page in hit.pages:
+            self._pages.acquire(page)
+        if hit.snapshot is not None:
+            self._slots.acquire(hit.snapshot)
+        slot = self._slots.allocate()
+        request.pages = list(hit.pages)
+        if slot is None:
+            self.unpin(hit.snapshot)
+            self.release(request)
+            return None
+        request.state_slot = slot
+        request.computed_tokens = len(hit.pages) * self.page_tokens
+        self._chain(request).offered = len(hit.pages)
+        return Admission(hit.snapshot, hit.matched_pages * self.page_tokens)
+
+    def extend(self, request: Request, token_count: int) -> bool:
+        """Grow the pages of `request` to cover `token_count` positions, wholly or not at all."""
+        missing = -(-token_count // self.page_tokens) - len(request.pages)
+        if missing > self._pages.available:
+            return False
+        for _ in range(missing):
+            page = self._pages.allocate()
+            assert page is not None
+            request.pages.append(page)
+        return True
+
+    def has_snapshot(self, request: Request, token_count: int) -> bool:
+        """Whether the state after the first `token_count` tokens is already kept."""
+        node = self._index.get(self._keys(request, token_count // self.page_tokens)[-1])
+        return node is not None and node.snapshot is not None
+
+    def reserve_snapshot(self, request: Request, token_count: int) -> int | None:
+        """A slot for the state after `token_count` tokens (a page boundary), to be filled by this
+        step and handed to `commit`; None when it is kept already or no slot can be spared."""
+        assert token_count % self.page_tokens == 0
+        if self.has_snapshot(request, token_count):
+            return None
+        return self._slots.allocate()
+
+    def commit(self, request: Request, snapshot: int | None) -> None:
+        """Offer the full pages below `request.computed_tokens` for reuse, now that they are
+        computed, and the snapshot of the state at exactly that position."""
+        full = request.computed_tokens // self.page_tokens
+        chain = self._chain(request)
+        keys = self._keys(request, full)
+        for i in range(chain.offered, full):
+            if self._index.add(keys[i], request.pages[i]):
+                self._pages.cache(request.pages[i])
+        chain.offered = max(chain.offered, full)
+        if snapshot is not None:
+            if self._index.add_snapshot(keys[full - 1], snapshot):
+                self._slots.cache(snapshot)
+            self._slots.release(snapshot)
+
+    def unpin(self, snapshot: int | None) -> None:
+        """Let go of a slot that a step has read or that a cancelled step was to fill."""
+        if snapshot is not None:
+            self._slots.release(snapshot)
+
+    def release(self, request: Request) -> None:
+        """Take back everything `request` holds; its computed pages stay findable."""
+        # Last page first: the start of a prefix is of more use, so its end is evicted earlier.
+        for page in reversed(request.pages):
+            self._pages.release(page)
+        if request.state_slot >= 0:
+            self._slots.release(request.state_slot)
+        request.pages = []
+        request.state_slot = -1
+        request.computed_tokens = 0
+        self._chains.pop(request.request_id, None)
+
+    def check(self, requests: Iterable[Request], pinned: Iterable[int] = ()) -> None:
+        """Assert that no page or slot is leaked or held twice, given all live requests and the
+        slots a step in flight reads or fills."""
+        live = list(requests)
+        slots = [r.state_slot for r in live if r.state_slot >= 0]
+        assert len(slots) == len(set(slots))
+        self._pages.check([p for r in live for p in r.pages], self._index.pages)
+        self._slots.check([*slots, *pinned], self._index.snapshots)
+        assert self._chains.keys() <= {r.request_id for r in live}
+
+    def _find(self, request: Request) -> _Hit:
+        """The longest known chain that ends in a snapshot and leaves a token to compute."""
+        pages: list[int] = []
+        usable, snapshot = 0, None
+        for key in self._keys(request, (request.token_count - 1) // self.page_tokens):
+            node = self._index.get(key)
+            if node is None:
+                break
+            pages.append(node.page)
+            if node.snapshot is not None:
+                usable, snapshot = len(pages), node.snapshot
+        return _Hit(pages[:usable], snapshot, len(pages))
+
+    def _chain(self, request: Request) -> _Chain:
+        if request.request_id not in self._chains:
+            self._chains[request.request_id] = _Chain([])
+        return self._chains[request.request_id]
+
+    def _keys(self, request: Request, count: int) -> list[bytes]:
+        """Keys of the first `count` pages of `request`."""
+        keys = self._chain(request).keys
+        parent = keys[-1] if keys else root_key(self._revision, request.cache_salt)
+        for start in range(
+            len(keys) * self.page_tokens, count * self.page_tokens, self.page_tokens
+        ):
+            parent = page_key(parent, request.token_ids(start, start + self.page_tokens))
+            keys.append(parent)
+        return keys[:count]
+
+    def _page_evicted(self, page: int) -> None:
+        snapshot = self._index.remove_page(page)
+        if snapshot is not None:
+            self._slots.forget(snapshot)

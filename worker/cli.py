@@ -1,0 +1,151 @@
+"""`flashplane-worker`: serve a model directory, write a tiny one."""
+
+import importlib.metadata
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.errors import WorkerError
+
+app = typer.Typer(
+    help="""Run DeepSeek-V4-Flash: an engine behind an OpenAI-style HTTP server.
+
+    Try it without weights:
+
+      flashplane-worker model tiny /tmp/tiny
+
+      flashplane-worker serve /tmp/tiny --port 8100
+
+      curl http://127.0.0.1:8100/v1/models
+    """,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(help="Make model directories.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+
+class Device(StrEnum):
+    """Where tensors live."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class DType(StrEnum):
+    """Arithmetic: float32 (the oracle), bfloat16, or the official quantised numerics."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    OFFICIAL = "official"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"flashplane-worker {importlib.metadata.version('flashplane')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    directory: Annotated[Path, typer.Argument(help="Model directory in the official format.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
+    dtype: Annotated[DType, typer.Option(help="Arithmetic.")] = DType.FLOAT32,
+    max_model_len: Annotated[
+        int, typer.Option(min=2, help="Prompt and output tokens of one request.")
+    ] = 32_768,
+    served_model_name: Annotated[
+        str, typer.Option(help="The name requests must ask for.")
+    ] = "deepseek-v4-flash",
+    effort_profile: Annotated[
+        str, typer.Option(help="Meaning of reasoning_effort: preview or 0731.")
+    ] = "preview",
+    max_sequences: Annotated[int, typer.Option(min=1, help="Requests in one forward.")] = 32,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait for room before 503.")
+    ] = 256,
+    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one forward.")] = 2_048,
+    pages: Annotated[
+        int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
+    ] = 0,
+    state_slots: Annotated[
+        int, typer.Option(min=0, help="Sequence states; 0: twice max-sequences.")
+    ] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
+    drain_seconds: Annotated[
+        int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
+    ] = 30,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve a model directory until SIGTERM.
+
+    /health answers 200 once a first generation has succeeded.
+    """
+    # torch takes seconds to import; --help must not wait for it.
+    from worker.config import EngineConfig, ModelConfig
+    from worker.server.launch import ServeConfig, set_threads
+    from worker.server.launch import serve as run
+    from worker.server.log import configure
+
+    configure(log_level)
+    try:
+        page_tokens = ModelConfig.from_dir(directory).page_tokens
+        set_threads(threads)
+        engine = EngineConfig(
+            device=device.value,
+            dtype=dtype.value,
+            max_model_len=max_model_len,
+            max_sequences=max_sequences,
+            max_batch_tokens=max_batch_tokens,
+            pages=pages or 4 * -(-max_model_len // page_tokens),
+            state_slots=state_slots or 2 * max_sequences,
+        )
+        run(
+            ServeConfig(
+                directory=directory,
+                host=host,
+                port=port,
+                model_name=served_model_name,
+                effort_profile=effort_profile,
+                max_waiting=max_waiting,
+                drain_seconds=drain_seconds,
+            ),
+            engine,
+        )
+    except WorkerError as error:
+        _fail(error)
+
+
+@model_app.command()
+def tiny(
+    directory: Annotated[Path, typer.Argument(help="Directory to write; must not hold a model.")],
+    seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
+) -> None:
+    """Write a tiny V4-Flash: the official format with random weights. Its text is noise."""
+    from worker.model.tiny import write_tiny
+
+    try:
+        write_tiny(directory, seed=seed)
+    except (WorkerError, OSError) as error:
+        _fail(error)
+    typer.echo(f"wrote {directory}")
+
+
+def _fail(error: Exception) -> None:
+    typer.echo(f"flashplane-worker: {error}", err=True)
+    sys.exit(1)

@@ -1,0 +1,258 @@
+"""DeepSeek's chat format: messages to prompt token ids, generated tokens to message deltas.
+
+The server calls it. The rules are those of `deepseek-recipe`, DeepSeek's own implementation. It
+has no name for V4-Flash, whose encoding is V4-Pro's but for the meaning of efforts: see
+`EFFORT_PROFILES`. Sampling fields are not its business here; the server reads them itself.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import deepseek_recipe as recipe
+import msgspec
+
+from worker.batch import TokenLogprob
+from worker.encoding.tokenizer import Tokenizer
+from worker.errors import ConfigError, InvalidParameter, InvalidRequest
+from worker.request import FinishReason
+
+# What the recipe must be told so that a released model sees the prompt it was trained with.
+# None: the caller named no effort. `none` switches thinking off in every profile.
+EFFORT_PROFILES: dict[str, dict[str | None, str]] = {
+    "preview": {
+        None: "low",
+        "minimal": "low",
+        "low": "low",
+        "medium": "low",
+        "high": "low",
+        "xhigh": "low",
+        "max": "high",
+        "ultra": "high",
+    },
+    "0731": {
+        None: "high",
+        "minimal": "low",
+        "low": "low",
+        "medium": "high",
+        "high": "high",
+        "xhigh": "high",
+        "max": "max",
+        "ultra": "max",
+    },
+}
+PROMPT_FIELDS = (
+    "messages",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "response_format",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+)
+MOST_UNLIKELY_LOGPROB = -9999.0  # JSON has no minus infinity
+_ALIAS = "deepseek-v4"
+_OPTIONS = recipe.ConversionOptions().with_model_alias(_ALIAS, recipe.ModelVersion.DeepseekV4Pro)
+_FINISH = {
+    FinishReason.STOP: recipe.InferenceFinishReason.Stop,
+    FinishReason.LENGTH: recipe.InferenceFinishReason.Length,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """An encoded conversation and how to read the answer. `top_p` is the model's default."""
+
+    token_ids: list[int]
+    thinking: bool
+    top_p: float
+    request: recipe.ConversationRequest
+
+
+class ChatEncoding:
+    """The chat format of one model. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, *, effort_profile: str) -> None:
+        if effort_profile not in EFFORT_PROFILES:
+            known = ", ".join(EFFORT_PROFILES)
+            raise ConfigError(f"effort profile {effort_profile!r} is unknown; known: {known}")
+        self._efforts = EFFORT_PROFILES[effort_profile]
+        self._tokenizer = tokenizer
+        self._stream_tokenizer = recipe.Tokenizer.from_str(tokenizer.json)
+        self._encoding = recipe.DeepseekV4Encoding()
+
+    def encode(self, fields: Mapping[str, Any]) -> ChatPrompt:
+        """Render and tokenise the `PROMPT_FIELDS` and `reasoning_effort` of a request body.
+
+        Raises InvalidRequest, InvalidParameter. Slow for long text: call it off the event loop.
+        """
+        _refuse_unsupported(fields)
+        body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
+        request = _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
+        rendered = self._encoding.render_conversation(request.conversation)
+        top_p = request.inference_options.top_p
+        return ChatPrompt(
+            token_ids=self._tokenizer.encode_segments(_segments(rendered)),
+            thinking=request.conversation.thinking_mode,
+            top_p=1.0 if top_p is None else top_p,
+            request=request,
+        )
+
+    def stream(self, prompt: ChatPrompt, *, response_id: str, model: str) -> "ChatStream":
+        """A parser for the answer to `prompt`."""
+        generator = recipe.ChatCompletionRequest.chunk_generator(prompt.request, response_id, model)
+        options = prompt.request.parsing_options
+        stage = options.thinking_initial_stage
+        return ChatStream(
+            recipe.StreamProcessor(generator, options, self._stream_tokenizer),
+            recipe.ChatCompletionResponse(response_id, model, int(time.time()), 0, 0),
+            thinking_end=self._tokenizer.control_id("</think>"),
+            reasoning=stage is not None and stage.starts_in_reasoning(),
+            logprobs=prompt.request.inference_options.logprobs,
+        )
+
+    def _effort(self, fields: Mapping[str, Any]) -> str:
+        effort = fields.get("reasoning_effort")
+        if effort == "none":
+            return "none"
+        if effort not in self._efforts:
+            known = ", ".join(["none", *(e for e in self._efforts if e)])
+            raise InvalidParameter(
+                f"reasoning_effort must be one of {known}", param="reasoning_effort"
+            )
+        return self._efforts[effort]
+
+
+class ChatStream:
+    """Turns generated tokens into chat completion chunks (JSON objects; their `usage` is the
+    server's to fill). Never raises on what a model emits: markup that does not parse stays text."""
+
+    def __init__(
+        self,
+        processor: recipe.StreamProcessor,
+        response: recipe.ChatCompletionResponse,
+        *,
+        thinking_end: int,
+        reasoning: bool,
+        logprobs: bool,
+    ) -> None:
+        self._processor = processor
+        self._response = response
+        self._thinking_end = thinking_end
+        self._reasoning = reasoning
+        self._logprobs = logprobs
+        self.reasoning_tokens = 0
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string has ended the answer; its last chunk has been returned."""
+        return self._processor.finished
+
+    def start(self) -> list[dict[str, Any]]:
+        """The chunk that names the role."""
+        return self._push(recipe.InferenceChunk.ready())
+
+    def push(self, token: TokenLogprob) -> list[dict[str, Any]]:
+        """The chunks that this token completes: often one, none while text is held back."""
+        if token.token_id == self._thinking_end:
+            self._reasoning = False
+        self.reasoning_tokens += self._reasoning
+        logprobs = [_logprob_pair(token)] if self._logprobs else None
+        chunks = self._push(recipe.InferenceChunk.tokens([token.token_id], logprobs))
+        # A tool call without </think> before it ends the reasoning as well.
+        if any(_has_answer(chunk) for chunk in chunks):
+            self._reasoning = False
+        return chunks
+
+    def finish(self, reason: FinishReason) -> list[dict[str, Any]]:
+        """What was held back, and the chunk with the finish reason."""
+        if self.stopped:
+            return []
+        return self._push(recipe.InferenceChunk.finish(_FINISH[reason]))
+
+    def response(self) -> dict[str, Any]:
+        """All chunks so far as one chat completion."""
+        return _decode(self._response.to_json())
+
+    def _push(self, chunk: recipe.InferenceChunk) -> list[dict[str, Any]]:
+        produced = self._processor.push(chunk)
+        documents = [_decode(c.to_json()) for c in produced]
+        for c in produced:
+            assert isinstance(c, recipe.ChatCompletionChunk)
+            self._response.accumulate(c)
+        return documents
+
+
+def _has_answer(chunk: dict[str, Any]) -> bool:
+    delta = chunk["choices"][0]["delta"]
+    return bool(delta.get("content") or delta.get("tool_calls"))
+
+
+def _decode(text: str) -> dict[str, Any]:
+    return msgspec.json.decode(text, type=dict[str, Any])
+
+
+def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
+    """What would need constrained decoding or eyes is refused rather than quietly dropped."""
+    response_format = fields.get("response_format")
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    if kind not in (None, "text", "json_object"):
+        raise InvalidRequest(
+            f"response_format {kind!r} is not supported; use 'text' or 'json_object'",
+            param="response_format",
+        )
+    tools = fields.get("tools")
+    for i, tool in enumerate(tools if isinstance(tools, list) else []):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and function.get("strict"):
+            raise InvalidRequest(
+                "strict tools are not supported; leave out `strict`", param=f"tools[{i}].function"
+            )
+    for i, part in _content_parts(fields.get("messages")):
+        if part.get("type") != "text":
+            raise InvalidRequest(
+                f"content of type {part.get('type')!r} is not supported; only text is",
+                param=f"messages[{i}].content",
+            )
+
+
+def _content_parts(messages: object) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every part of multi-part content, with its message's index."""
+    for i, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else []:
+            if isinstance(part, dict):
+                yield i, part
+
+
+def _convert(body: dict[str, Any]) -> recipe.ConversationRequest:
+    try:
+        return recipe.ChatCompletionRequest(body).convert(_OPTIONS)
+    except recipe.ConversionError as error:
+        raise InvalidRequest(msgspec.json.decode(error.body)["error"]["message"]) from None
+    except (RecursionError, OverflowError) as error:
+        raise InvalidRequest(str(error)) from None
+    except UnicodeEncodeError:
+        raise InvalidRequest("the request holds text that is not valid Unicode") from None
+    except ValueError as error:
+        message = str(error).removeprefix("invalid request body: ")
+        kind = InvalidParameter if message.startswith("unknown variant") else InvalidRequest
+        raise kind(message) from None
+
+
+def _segments(rendered: recipe.RenderedPrompt) -> list[tuple[str, bool]]:
+    """The prompt cut into (text, is one control token)."""
+    segments: list[tuple[str, bool]] = []
+    at = 0
+    for start, end in rendered.special_ranges:
+        segments.append((rendered.prompt[at:start], False))
+        segments.append((rendered.prompt[start:end], True))
+        at = end
+    return [*segments, (rendered.prompt[at:], False)]
+
+
+def _logprob_pair(token: TokenLogprob) -> tuple[float, list[tuple[int, float]]]:
+    top = [(token_id, max(logprob, MOST_UNLIKELY_LOGPROB)) for token_id, logprob in token.top]
+    return max(token.logprob, MOST_UNLIKELY_LOGPROB), top

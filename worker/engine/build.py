@@ -1,0 +1,60 @@
+"""Puts an engine together from a model directory. Used by the launcher and by tests."""
+
+from pathlib import Path
+
+from worker.cache.manager import CacheManager
+from worker.config import EngineConfig, ModelConfig
+from worker.engine.core import EngineCore
+from worker.errors import ConfigError
+from worker.metrics import EngineMetrics
+from worker.runner.model_runner import ModelRunner
+from worker.scheduler import Scheduler
+
+
+def check_limits(model: ModelConfig, engine: EngineConfig) -> None:
+    """Raises ConfigError when a request of full length could not run alone."""
+    page_positions = engine.pages * model.page_tokens
+    if engine.max_model_len > model.max_position_embeddings:
+        raise ConfigError(
+            f"max_model_len {engine.max_model_len} is more than the model's "
+            f"{model.max_position_embeddings} positions; lower --max-model-len"
+        )
+    if page_positions < engine.max_model_len:
+        raise ConfigError(
+            f"{engine.pages} pages hold {page_positions} tokens, less than max_model_len "
+            f"{engine.max_model_len}; raise --pages or lower --max-model-len"
+        )
+    if engine.state_slots < engine.max_sequences:
+        raise ConfigError(
+            f"{engine.state_slots} state slots are fewer than max_sequences "
+            f"{engine.max_sequences}; raise --state-slots or lower --max-sequences"
+        )
+    if engine.max_batch_tokens < engine.max_sequences:
+        raise ConfigError(
+            f"max_batch_tokens {engine.max_batch_tokens} is less than max_sequences "
+            f"{engine.max_sequences}; raise --max-batch-tokens or lower --max-sequences"
+        )
+
+
+def build_scheduler(model: ModelConfig, engine: EngineConfig, *, revision: str) -> Scheduler:
+    """The scheduler and cache for these limits. Raises ConfigError."""
+    check_limits(model, engine)
+    cache = CacheManager(
+        pages=engine.pages,
+        state_slots=engine.state_slots,
+        page_tokens=model.page_tokens,
+        model_revision=revision,
+    )
+    return Scheduler(
+        cache,
+        max_sequences=engine.max_sequences,
+        max_batch_tokens=engine.max_batch_tokens,
+        max_model_len=engine.max_model_len,
+    )
+
+
+def build_engine(directory: Path, engine: EngineConfig, metrics: EngineMetrics) -> EngineCore:
+    """Load the model and connect it. Raises ConfigError, CheckpointError."""
+    model = ModelConfig.from_dir(directory)
+    scheduler = build_scheduler(model, engine, revision=str(directory.resolve()))
+    return EngineCore(scheduler, ModelRunner(directory, engine), metrics)

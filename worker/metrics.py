@@ -1,0 +1,60 @@
+"""What an engine tells Prometheus, under vLLM's names where vLLM has one. The server exposes it."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+LATENCY_BUCKETS_SECONDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+
+class EngineMetrics:
+    """One engine's metrics in a registry of their own."""
+
+    def __init__(self, model_name: str) -> None:
+        self._registry = CollectorRegistry()
+        self._labels = {"model_name": model_name}
+        self.running = self._gauge("num_requests_running", "Requests in the running batch")
+        self.waiting = self._gauge("num_requests_waiting", "Requests that wait for room")
+        self.page_usage = self._gauge("kv_cache_usage_perc", "KV pages in use; 1 is all")
+        self.steps = self._counter("engine_steps", "Forwards of the model")
+        self.step_tokens = self._counter("engine_step_tokens", "Tokens computed in all forwards")
+        self.preemptions = self._counter("num_preemptions", "Requests computed again")
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens, hits included")
+        self.generation_tokens = self._counter("generation_tokens", "Tokens generated")
+        self.prefix_queries = self._counter("prefix_cache_queries", "Prompt tokens looked up")
+        self.prefix_hits = self._counter("prefix_cache_hits", "Prompt tokens not recomputed")
+        self.first_token_seconds = self._histogram("time_to_first_token_seconds", "TTFT")
+        self.inter_token_seconds = self._histogram("inter_token_latency_seconds", "Token to token")
+        self.request_seconds = self._histogram("e2e_request_latency_seconds", "Whole requests")
+        self._success = Counter(
+            "vllm:request_success",
+            "Requests by how they ended",
+            ["model_name", "finished_reason"],
+            registry=self._registry,
+        )
+
+    def finished(self, reason: str) -> None:
+        """Count a request that has ended."""
+        self._success.labels(**self._labels, finished_reason=reason).inc()
+
+    def text(self) -> bytes:
+        """Prometheus exposition text."""
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        gauge = Gauge(f"vllm:{name}", text, ["model_name"], registry=self._registry)
+        return gauge.labels(**self._labels)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        counter = Counter(f"vllm:{name}", text, ["model_name"], registry=self._registry)
+        return counter.labels(**self._labels)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        histogram = Histogram(
+            f"vllm:{name}",
+            text,
+            ["model_name"],
+            registry=self._registry,
+            buckets=LATENCY_BUCKETS_SECONDS,
+        )
+        return histogram.labels(**self._labels)

@@ -1,0 +1,286 @@
+"""Continuous batching: decides what every forward computes. Plain data; the engine's core calls it.
+
+Each step first serves every sequence that decodes, then spends what is left of the token budget on
+prompts, in order of arrival and in chunks, so that a long prompt never stalls the others. When
+pages run out the latest arrival is preempted and computed again later, from the prefix cache where
+that still holds it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
+from worker.cache.manager import CacheManager
+from worker.request import FinishReason, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step brought one request. `finish_reason` is set on the last one."""
+
+    request: Request
+    token: TokenLogprob | None = None
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduled:
+    """A request's part in the step in flight."""
+
+    request: Request
+    end: int
+    pinned: int | None  # the snapshot this step copies from
+    kept: int | None  # the slot this step keeps a snapshot in
+
+
+class Scheduler:
+    """Owns every request from `add` until it is finished. One step may be in flight at a time:
+    `schedule`, run the batch, `update`."""
+
+    def __init__(
+        self, cache: CacheManager, *, max_sequences: int, max_batch_tokens: int, max_model_len: int
+    ) -> None:
+        assert max_batch_tokens >= max_sequences > 0
+        self._cache = cache
+        self._max_sequences = max_sequences
+        self._max_batch_tokens = max_batch_tokens
+        self._max_model_len = max_model_len
+        self._waiting: deque[Request] = deque()
+        self._running: list[Request] = []  # in order of admission
+        self._in_flight: dict[str, _Scheduled] = {}
+        self._admitted_once: set[str] = set()
+        self._branch_tokens: dict[str, int] = {}
+        self._prompt_logprobs_seen: dict[str, int] = {}
+        self._preemptions = 0
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a state slot."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that hold nothing yet, or no longer."""
+        return len(self._waiting)
+
+    @property
+    def page_usage(self) -> float:
+        """Fraction of pages held by running sequences."""
+        return self._cache.page_usage
+
+    def take_preemptions(self) -> int:
+        """Preemptions since the last call."""
+        taken, self._preemptions = self._preemptions, 0
+        return taken
+
+    def add(self, request: Request) -> None:
+        """Queue a request whose prompt leaves room for a token within max_model_len."""
+        assert 0 < len(request.prompt_token_ids) < self._max_model_len
+        self._waiting.append(request)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request at any moment; unknown ids (already finished) are ignored."""
+        for request in (*self._running, *self._waiting):
+            if request.request_id == request_id:
+                request.finish_reason = FinishReason.ABORTED
+                # A step in flight still reads its pages and slot: `update` takes them back.
+                if request_id not in self._in_flight:
+                    self._finish(request)
+                return
+
+    def schedule(self) -> Batch | None:
+        """The next forward; None when there is nothing to run."""
+        assert not self._in_flight
+        batch = Batch([])
+        preemptions = self._preemptions
+        budget = self._schedule_decodes(batch, self._max_batch_tokens)
+        budget = self._schedule_prefills(batch, budget)
+        if self._preemptions == preemptions:
+            self._admit(batch, budget)
+        return batch if batch.sequences else None
+
+    def update(self, outputs: list[SequenceOutput]) -> list[Progress]:
+        """Take the results of the last batch, one per scheduled sequence in any order. Returns what
+        they brought, without requests of which only a part of the prompt was computed."""
+        assert {o.request_id for o in outputs} == self._in_flight.keys()
+        progress = [self._apply(self._in_flight[o.request_id], o) for o in outputs]
+        self._in_flight.clear()
+        for p in progress:
+            if p.request.finish_reason is not None:
+                self._finish(p.request)
+        return [
+            p
+            for p in progress
+            if p.finish_reason is not FinishReason.ABORTED
+            and (p.token or p.prompt_logprobs or p.finish_reason)
+        ]
+
+    def check(self) -> None:
+        """Assert that requests, pages and slots are consistent."""
+        pinned = [
+            slot
+            for scheduled in self._in_flight.values()
+            for slot in (scheduled.pinned, scheduled.kept)
+            if slot is not None
+        ]
+        self._cache.check([*self._running, *self._waiting], pinned)
+        known = {r.request_id for r in (*self._running, *self._waiting)}
+        assert self._in_flight.keys() | self._branch_tokens.keys() <= known
+        assert self._admitted_once | self._prompt_logprobs_seen.keys() <= known
+        assert len(self._running) <= self._max_sequences
+
+    def _schedule_decodes(self, batch: Batch, budget: int) -> int:
+        for request in list(self._running):
+            decodes = request.output_token_ids and request.computed_tokens > 0
+            if not decodes or request.computed_tokens < request.token_count - 1:
+                continue  # still a prompt, or preempted for a request before it
+            if self._make_room(request, request.token_count):
+                self._put(batch, request, request.token_count)
+                budget -= 1
+        return budget
+
+    def _schedule_prefills(self, batch: Batch, budget: int) -> int:
+        for request in list(self._running):
+            if request.state_slot < 0 or request.request_id in self._in_flight or budget == 0:
+                continue
+            end = self._chunk_end(request, budget)
+            if self._make_room(request, end):
+                budget -= end - request.computed_tokens
+                self._put(batch, request, end)
+        return budget
+
+    def _admit(self, batch: Batch, budget: int) -> None:
+        while self._waiting and budget > 0 and len(self._running) < self._max_sequences:
+            request = self._waiting[0]
+            reuse = request.sampling.prompt_logprobs is None
+            admission = self._cache.admit(request, reuse=reuse)
+            if admission is None:
+                return
+            self._branch_tokens[request.request_id] = admission.branch_tokens
+            end = self._chunk_end(request, budget)
+            if not self._cache.extend(request, end):
+                self._cache.unpin(admission.snapshot)
+                self._cache.release(request)
+                return
+            self._running.append(self._waiting.popleft())
+            if request.request_id not in self._admitted_once:
+                self._admitted_once.add(request.request_id)
+                request.cache_hit_tokens = request.computed_tokens
+            if admission.snapshot is None:
+                batch.resets.append(request.state_slot)
+            else:
+                batch.copies_before.append((admission.snapshot, request.state_slot))
+            budget -= end - request.computed_tokens
+            self._put(batch, request, end, pinned=admission.snapshot)
+
+    def _chunk_end(self, request: Request, budget: int) -> int:
+        """Where the next prompt chunk ends: as far as the budget goes, but on a page boundary where
+        a snapshot of the state there is likely to be reused."""
+        page_tokens = self._cache.page_tokens
+        start, total = request.computed_tokens, request.token_count
+        end = min(total, start + budget)
+        branch = self._branch_tokens[request.request_id]
+        if start < branch < end:
+            return branch
+        boundary = (min(end, total - 1) // page_tokens) * page_tokens
+        if boundary > start and (end < total or not self._cache.has_snapshot(request, boundary)):
+            return boundary
+        return end
+
+    def _make_room(self, request: Request, token_count: int) -> bool:
+        """Get pages for `request`, at the cost of later arrivals that are not in this step."""
+        while not self._cache.extend(request, token_count):
+            victim = next(r for r in reversed(self._running) if r.request_id not in self._in_flight)
+            self._preempt(victim)
+            if victim is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        self._cache.release(request)
+        self._running.remove(request)
+        self._waiting.appendleft(request)
+        self._preemptions += 1
+
+    def _put(self, batch: Batch, request: Request, end: int, *, pinned: int | None = None) -> None:
+        """Add positions computed .. end-1 of `request` to the batch."""
+        kept = None
+        if end % self._cache.page_tokens == 0:
+            kept = self._cache.reserve_snapshot(request, end)
+            if kept is not None:
+                batch.copies_after.append((request.state_slot, kept))
+        samples = end == request.token_count
+        batch.sequences.append(
+            ScheduledSequence(
+                request_id=request.request_id,
+                token_ids=request.token_ids(request.computed_tokens, end),
+                start=request.computed_tokens,
+                pages=list(request.pages),
+                state_slot=request.state_slot,
+                sampling=request.sampling,
+                sample_position=end if samples else None,
+                prompt_targets=self._prompt_targets(request, end),
+            )
+        )
+        self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept)
+
+    def _prompt_targets(self, request: Request, end: int) -> list[int] | None:
+        """The prompt tokens that follow the chunk's positions, if their log-probabilities are
+        asked for; one fewer than positions where the prompt ends."""
+        if request.sampling.prompt_logprobs is None:
+            return None
+        targets = request.prompt_token_ids[request.computed_tokens + 1 : end + 1]
+        return targets or None
+
+    def _apply(self, scheduled: _Scheduled, output: SequenceOutput) -> Progress:
+        """Account for one sequence's step; sets the request's finish reason when it is done."""
+        request = scheduled.request
+        start = request.computed_tokens
+        request.computed_tokens = scheduled.end
+        self._cache.unpin(scheduled.pinned)
+        if output.error is not None or request.finish_reason is not None:
+            self._cache.unpin(scheduled.kept)
+            request.finish_reason = request.finish_reason or FinishReason.ERROR
+            return Progress(request, finish_reason=request.finish_reason, error=output.error)
+        self._cache.commit(request, scheduled.kept)
+        if output.token_id is not None:
+            request.output_token_ids.append(output.token_id)
+        request.finish_reason = self._finish_reason(request, output.token_id)
+        return Progress(
+            request,
+            token=output.logprob,
+            prompt_logprobs=self._new_prompt_logprobs(request, start, output.prompt_logprobs),
+            finish_reason=request.finish_reason,
+        )
+
+    def _new_prompt_logprobs(
+        self, request: Request, start: int, logprobs: list[TokenLogprob]
+    ) -> list[TokenLogprob]:
+        """Those not yet delivered: a preempted prompt is computed, and scored, again."""
+        if not logprobs:
+            return []
+        seen = self._prompt_logprobs_seen.get(request.request_id, 0)
+        fresh = logprobs[max(0, seen - start) :]
+        self._prompt_logprobs_seen[request.request_id] = max(seen, start + len(logprobs))
+        return fresh
+
+    def _finish_reason(self, request: Request, token_id: int | None) -> FinishReason | None:
+        if token_id in request.sampling.stop_token_ids:
+            return FinishReason.STOP
+        full = request.token_count >= self._max_model_len
+        spent = len(request.output_token_ids) >= request.sampling.max_tokens
+        if request.computed_tokens >= len(request.prompt_token_ids) and (full or spent):
+            return FinishReason.LENGTH
+        return None
+
+    def _finish(self, request: Request) -> None:
+        self._cache.release(request)
+        if request in self._running:
+            self._running.remove(request)
+        else:
+            self._waiting.remove(request)
+        self._admitted_once.discard(request.request_id)
+        self._branch_tokens.pop(request.request_id, None)
+        self._prompt_logprobs_seen.pop(request.request_id, None)
