@@ -1,0 +1,1 @@
+"""The data plane: customers' requests admitted, routed, streamed and metered. See README.md."""

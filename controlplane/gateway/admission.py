@@ -1,0 +1,131 @@
+"""Whether a request may run, and how much of it its tenant's balance covers. Called by `chat`.
+
+After `admit` a hold is durable and the journal knows of it; from then on the request's `Meter` must
+be finished, whatever happens, and that gives the hold back less the bill. A request that is
+refused here leaves neither hold nor journal record.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from controlplane.accounts.bounds import HoldPlan
+from controlplane.accounts.holds import HoldRequest
+from controlplane.errors import Unavailable
+from controlplane.gateway.body import ChatRequest
+from controlplane.gateway.dispatch import context_length_exceeded
+from controlplane.gateway.holding import HoldBatcher
+from controlplane.gateway.meter import Meter
+from controlplane.gateway.prices import Prices
+from controlplane.gateway.router import Router
+from controlplane.gateway.shipping import Shipper
+from controlplane.pricing.rating import Price
+from controlplane.tenants.keys import Principal
+from controlplane.usage.journal import Journal
+from controlplane.usage.records import Opened
+
+PATH = "serverless"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request whose money is set aside."""
+
+    plan: HoldPlan
+    price: Price
+    meter: Meter
+    max_model_len: int
+
+
+class Admission:
+    """Admits requests into one gateway epoch."""
+
+    def __init__(
+        self,
+        *,
+        epoch_id: uuid.UUID,
+        prices: Prices,
+        router: Router,
+        holds: HoldBatcher,
+        journal: Journal,
+        shipper: Shipper,
+        min_free_bytes: int,
+    ) -> None:
+        self._epoch_id = epoch_id
+        self._prices = prices
+        self._router = router
+        self._holds = holds
+        self._journal = journal
+        self._shipper = shipper
+        self._min_free_bytes = min_free_bytes
+
+    async def admit(
+        self, request_id: uuid.UUID, principal: Principal, request: ChatRequest, started_at_us: int
+    ) -> Admitted:
+        """Set aside what the request can cost.
+
+        Raises:
+            ModelNotFound: the model has no price.
+            Unavailable: no replica is ready, the journal's disk is full, the database is down.
+            InsufficientBalance: the account cannot cover the request.
+        """
+        if self._journal.free_bytes() < self._min_free_bytes:
+            raise Unavailable(
+                "the gateway's disk is full", code="disk_full", retry_after_seconds=30
+            )
+        price = self._prices.book.price(request.model, PATH, datetime.now(UTC))
+        max_model_len = self._router.max_model_len(request.model, PATH)
+        plan = await self._holds.place(
+            HoldRequest(
+                request_id=request_id,
+                tenant_id=principal.tenant_id,
+                api_key_id=principal.api_key_id,
+                epoch_id=self._epoch_id,
+                price=price,
+                # No context is longer, so no hold need be: the engine refuses what is.
+                prompt_tokens=min(request.prompt_guess_tokens, max_model_len),
+                max_tokens=min(request.max_tokens, max_model_len),
+                shrinkable=not request.max_tokens_given,
+            )
+        )
+        opened = Opened(
+            request_id=request_id,
+            tenant_id=principal.tenant_id,
+            api_key_id=principal.api_key_id,
+            model=request.model,
+            path=PATH,
+            thinking=request.thinking,
+            streamed=request.stream,
+            price_version_id=price.version_id,
+            started_at_us=started_at_us,
+        )
+        meter = Meter(self._journal, self._shipper, opened)
+        return Admitted(plan, price, meter, max_model_len)
+
+    async def admit_again(
+        self, admitted: Admitted, request: ChatRequest, prompt_tokens: int
+    ) -> Admitted:
+        """Replace the hold by one that covers `prompt_tokens`, an engine's true count.
+
+        Raises:
+            ContextLengthExceeded: no replica's context has room for the prompt and one token.
+            InsufficientBalance: the account cannot cover the longer prompt.
+            Unavailable: the database is down.
+        """
+        if prompt_tokens >= admitted.max_model_len:
+            raise context_length_exceeded(prompt_tokens, admitted.max_model_len)
+        opened = admitted.meter.opened
+        plan = await self._holds.place(
+            HoldRequest(
+                request_id=opened.request_id,
+                tenant_id=opened.tenant_id,
+                api_key_id=opened.api_key_id,
+                epoch_id=self._epoch_id,
+                price=admitted.price,
+                prompt_tokens=prompt_tokens,
+                max_tokens=min(request.max_tokens, admitted.max_model_len),
+                shrinkable=not request.max_tokens_given,
+                exact_prompt=True,
+            )
+        )
+        return Admitted(plan, admitted.price, admitted.meter, admitted.max_model_len)

@@ -1,0 +1,208 @@
+"""The gateway's ASGI app: its own few paths, everything else to a fallback app.
+
+Called by the `flashplane gateway` entry point, which runs it under uvicorn with
+`timeout_graceful_shutdown` set: a request still running then is cancelled, which this app takes as
+its client's leaving. The fallback is the tenants' REST API; the gateway knows nothing of it.
+"""
+
+import asyncio
+import logging
+import uuid
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controlplane.db import uuid7
+from controlplane.errors import (
+    ControlPlaneError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTooLarge,
+    StartupError,
+    Unavailable,
+)
+from controlplane.gateway import catalog, telemetry
+from controlplane.gateway.auth import bearer_token
+from controlplane.gateway.call import Call
+from controlplane.gateway.cancellation import Aborted
+from controlplane.gateway.lifecycle import Epoch, Gateway
+from controlplane.gateway.meter import now_us
+from controlplane.gateway.reply import Reply
+from controlplane.settings import Settings
+
+BODY_TIMEOUT_SECONDS = 60.0
+# Paths with and without /v1 are one, as they are at DeepSeek.
+CHAT = "/chat/completions"
+MODELS = "/models"
+PLAIN_PATHS = ("/health", "/ready", "/metrics")
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, fallback: ASGIApp) -> ASGIApp:
+    """Return the gateway's app.
+
+    Raises:
+        StartupError: a setting makes no sense.
+    """
+    return _App(Gateway(settings), settings, fallback)
+
+
+class _ClientLeft(Exception):
+    """The client left before its request was complete."""
+
+
+class _App:
+    def __init__(self, gateway: Gateway, settings: Settings, fallback: ASGIApp) -> None:
+        self._gateway = gateway
+        self._max_body_bytes = settings.max_body_bytes
+        self._fallback = fallback
+        self._calls: dict[asyncio.Task[None], Call] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        path: str = scope["path"]
+        own = path.removeprefix("/v1") if path.startswith("/v1/") else path
+        is_own = own in (CHAT, MODELS) or own.startswith(MODELS + "/")
+        if scope["type"] != "http" or not (is_own or path in PLAIN_PATHS):
+            await self._fallback(scope, receive, send)
+            return
+        request_id = uuid7()
+        reply = Reply(send, str(request_id))
+        try:
+            await self._route(own, scope, receive, reply, request_id)
+        except _ClientLeft:
+            return
+        except ControlPlaneError as error:
+            await reply.error(error)
+
+    async def _route(
+        self, path: str, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
+    ) -> None:
+        expected = "POST" if path == CHAT else "GET"
+        if scope["method"] != expected:
+            raise MethodNotAllowed(f"{scope['path']} takes {expected}")
+        if path == CHAT:
+            await self._chat(scope, receive, reply, request_id)
+        elif path == "/metrics":
+            await reply.text(generate_latest(), CONTENT_TYPE_LATEST.encode())
+        elif path == "/health":
+            await reply.json(200, b'{"status":"ok"}')
+        elif path == "/ready":
+            self._epoch()
+            await reply.json(200, b'{"status":"ready"}')
+        else:
+            await self._gateway.authenticator.principal(bearer_token(scope["headers"]))
+            name = path.removeprefix(MODELS).removeprefix("/")
+            book, router = self._gateway.prices.book, self._gateway.router
+            found = catalog.describe(book, router, name) if name else catalog.listing(book, router)
+            await reply.json(200, msgspec.json.encode(found))
+
+    def _epoch(self) -> Epoch:
+        epoch = self._gateway.epoch
+        if epoch is None or not self._gateway.is_ready:
+            raise Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
+        return epoch
+
+    async def _chat(
+        self, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
+    ) -> None:
+        """Serve a chat request in a task of its own, which only its cancellation can end early."""
+        started_at_us = now_us()
+        epoch = self._epoch()
+        headers = list(scope["headers"])
+        content = await _read_body(receive, headers, self._max_body_bytes)
+        call = Call(request_id, headers, content, reply, started_at_us)
+        serving = asyncio.create_task(_serve(epoch, call))
+        self._calls[serving] = call
+        serving.add_done_callback(self._calls.pop)
+        leaving = asyncio.create_task(_disconnect(receive))
+        try:
+            await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                call.cancellation.set()
+                await asyncio.shield(serving)
+        finally:
+            call.cancellation.set()
+            leaving.cancel()
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the fallback's lifespan with the gateway's own inside it."""
+
+        async def receive_after_stop() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self._stop()
+            return message
+
+        async def send_after_start(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                try:
+                    await self._gateway.start()
+                except StartupError as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+            await send(message)
+
+        await self._fallback(scope, receive_after_stop, send_after_start)
+
+    async def _stop(self) -> None:
+        for call in self._calls.values():
+            call.cancellation.set()
+        if self._calls:
+            await asyncio.wait(self._calls)
+        await self._gateway.stop()
+
+
+async def _serve(epoch: Epoch, call: Call) -> None:
+    outcome = "failed"
+    with telemetry.IN_FLIGHT.track_inprogress():
+        try:
+            await epoch.chat.serve(call)
+            outcome = str(call.reply.status)
+        except Aborted:
+            outcome = "aborted"
+        except ControlPlaneError as error:
+            outcome = str(error.status) if call.reply.status is None else "failed"
+            await call.reply.error(error)
+        except Exception:
+            _log.exception("request_failed", extra={"request_id": str(call.request_id)})
+            await call.reply.error(InternalError("an internal error; the request id names it"))
+        finally:
+            telemetry.record(call, outcome)
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has left, or its response has ended."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_body(receive: Receive, headers: list[tuple[bytes, bytes]], max_bytes: int) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        RequestTooLarge: longer than `max_bytes`, by its header or in fact.
+        InvalidRequest: it did not arrive in time.
+    """
+    declared = dict(headers).get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise RequestTooLarge(f"the body is larger than {max_bytes} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientLeft
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise RequestTooLarge(f"the body is larger than {max_bytes} bytes")
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise InvalidRequest("the body did not arrive in time") from None

@@ -1,0 +1,168 @@
+"""A chat request's body: what the gateway must know of it, and what an engine gets instead; pure.
+
+Called by `chat`. Fields are kept as raw JSON; only those that decide money, routing or the answer's
+form are decoded. The engine validates the rest, prompt included.
+"""
+
+import hashlib
+import hmac
+import re
+import uuid
+from array import array
+from itertools import accumulate
+from typing import TypeVar
+
+import msgspec
+
+from controlplane.errors import InvalidRequest, UnprocessableRequest
+from controlplane.gateway.schemas import FORWARDED_FIELDS, StreamOptions, Thinking, effort_of
+
+MAX_DEPTH = 64
+MAX_TOKENS_LIMIT = 393_216
+DEFAULT_MAX_TOKENS = {"chat": 8_192, "thinking": 65_536, "max": 131_072}
+# What a chat template adds around the messages, at most, before any text of the client.
+TEMPLATE_TOKENS = 512
+
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENCODER = msgspec.json.Encoder()
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BRACKET_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_USER_ID = re.compile(r"[a-zA-Z0-9\-_]{1,512}")
+
+T = TypeVar("T")
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """A chat request as the gateway sees it.
+
+    `max_tokens_given` tells an explicit limit, never shrunk, from a default, which may be.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+    thinking: bool
+    max_tokens: int
+    max_tokens_given: bool
+    prompt_guess_tokens: int
+    user_id: str
+    fields: dict[str, msgspec.Raw]
+
+
+def parse(body: bytes) -> ChatRequest:
+    """Return the request in `body`.
+
+    Raises:
+        InvalidRequest: not JSON, not an object, nested too deeply, a limit out of range.
+        UnprocessableRequest: a field missing, of the wrong type or out of its domain.
+    """
+    fields = _parse_object(body)
+    model = _field(fields, "model", str)
+    messages = _field(fields, "messages", list[msgspec.Raw])
+    if model is None or not messages:
+        missing = "model" if model is None else "messages"
+        raise UnprocessableRequest(f"{missing!r} is required and must not be empty", param=missing)
+    if (_field(fields, "n", int) or 1) != 1:
+        raise UnprocessableRequest("only n = 1 is served", param="n")
+    stream = bool(_field(fields, "stream", bool))
+    options = _field(fields, "stream_options", StreamOptions) or StreamOptions()
+    effort = effort_of(_field(fields, "reasoning_effort", str))
+    thinking = _field(fields, "thinking", Thinking) or Thinking()
+    thinks = thinking.type != "disabled" and effort != "none"
+    max_tokens = _max_tokens(fields)
+    default = "chat" if not thinks else "max" if effort == "max" else "thinking"
+    return ChatRequest(
+        model=model,
+        stream=stream,
+        include_usage=stream and bool(options.include_usage),
+        thinking=thinks,
+        max_tokens=max_tokens or DEFAULT_MAX_TOKENS[default],
+        max_tokens_given=max_tokens is not None,
+        prompt_guess_tokens=_guess_prompt_tokens(fields),
+        user_id=_user_id(fields),
+        fields=fields,
+    )
+
+
+def _parse_object(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        fields = _DECODER.decode(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("the body must be a JSON object") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return fields
+
+
+def _depth(body: bytes) -> int:
+    """Return the deepest nesting of well-formed JSON in linear time, all of it in C."""
+    brackets = _STRING.sub(b"", body).translate(_BRACKET_STEPS, _NOT_BRACKETS)
+    return max(accumulate(array("b", brackets)), default=0)
+
+
+def _field(fields: dict[str, msgspec.Raw], name: str, kind: type[T]) -> T | None:
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnprocessableRequest(f"{name!r}: {error}", param=name) from None
+
+
+def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = _field(fields, name, int)
+        if value is None:
+            continue
+        if not 1 <= value <= MAX_TOKENS_LIMIT:
+            message = f"invalid {name}: the valid range is [1, {MAX_TOKENS_LIMIT}]"
+            raise InvalidRequest(message, param=name)
+        return value
+    return None
+
+
+def _user_id(fields: dict[str, msgspec.Raw]) -> str:
+    value = _field(fields, "user_id", str) or ""
+    if value and not _USER_ID.fullmatch(value):
+        message = "'user_id' must be 1 to 512 characters of a-z, A-Z, 0-9, '-' and '_'"
+        raise InvalidRequest(message, param="user_id")
+    return value
+
+
+def _guess_prompt_tokens(fields: dict[str, msgspec.Raw]) -> int:
+    """Guess from bytes. No upper bound: the engine counts, and refuses what the hold leaves out."""
+    text = sum(len(memoryview(fields[name])) for name in ("messages", "tools") if name in fields)
+    return text + TEMPLATE_TOKENS
+
+
+def cache_salt(pepper: bytes, tenant_id: uuid.UUID, user_id: str) -> str:
+    """Return the salt under which a tenant's (and its user's) prompts share cached prefixes."""
+    message = b"cache-salt\0" + tenant_id.bytes + user_id.encode()
+    return hmac.new(pepper, message, hashlib.sha256).hexdigest()
+
+
+def rewrite(request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: str) -> bytes:
+    """Return the body for the engine: only known fields, ours in place of the client's.
+
+    Args:
+        request: the parsed request.
+        prompt_tokens: the longest prompt the hold covers.
+        max_tokens: the longest completion the hold covers.
+        salt: see `cache_salt`.
+    """
+    fields: dict[str, object] = {
+        name: raw for name, raw in request.fields.items() if name in FORWARDED_FIELDS
+    }
+    fields["thinking"] = {"type": "enabled" if request.thinking else "disabled"}
+    fields["max_tokens"] = max_tokens
+    fields["max_prompt_tokens"] = prompt_tokens
+    fields["cache_salt"] = salt
+    fields["stream"] = True
+    fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    return _ENCODER.encode(fields)

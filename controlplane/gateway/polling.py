@@ -1,0 +1,36 @@
+"""The registry of replicas, read every half second into the router. Run by `lifecycle`."""
+
+import asyncio
+import logging
+import time
+
+import redis
+
+from controlplane import replicas
+from controlplane.gateway.router import Router
+from controlplane.store import Store
+
+POLL_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+async def poll_once(store: Store, router: Router) -> bool:
+    """Give the router a new snapshot; False, and the last one stays, while the store is down."""
+    try:
+        snapshot = await asyncio.to_thread(replicas.read, store, time.time())
+    except redis.RedisError:
+        return False
+    router.update(snapshot)
+    return True
+
+
+async def poll(store: Store, router: Router) -> None:
+    """Keep the router's snapshot fresh until cancelled."""
+    was_up = True
+    while True:
+        is_up = await poll_once(store, router)
+        if is_up != was_up:
+            _log.warning("store_is_up" if is_up else "store_is_down")
+        was_up = is_up
+        await asyncio.sleep(POLL_SECONDS)

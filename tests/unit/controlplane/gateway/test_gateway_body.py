@@ -1,0 +1,102 @@
+import json
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.errors import InvalidRequest, UnprocessableRequest
+from controlplane.gateway import body
+from controlplane.gateway.schemas import FORWARDED_FIELDS
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+def parse(**fields: object) -> body.ChatRequest:
+    return body.parse(json.dumps({"model": "m", "messages": MESSAGES} | fields).encode())
+
+
+def rewrite(request: body.ChatRequest) -> dict[str, object]:
+    content = body.rewrite(request, prompt_tokens=7, max_tokens=5, salt="salt")
+    result: dict[str, object] = json.loads(content)
+    return result
+
+
+def test_the_newer_spelling_of_the_limit_wins() -> None:
+    assert parse(max_tokens=3, max_completion_tokens=4).max_tokens == 4
+    assert parse(max_tokens=3, max_completion_tokens=None).max_tokens == 3
+    assert not parse().max_tokens_given
+
+
+@pytest.mark.parametrize(
+    ("effort", "max_tokens"), [("ultra", 131_072), ("xhigh", 65_536), ("none", 8_192)]
+)
+def test_every_spelling_of_an_effort_has_its_default_limit(effort: str, max_tokens: int) -> None:
+    assert parse(reasoning_effort=effort).max_tokens == max_tokens
+
+
+def test_include_usage_counts_only_on_a_stream() -> None:
+    options = {"include_usage": True}
+    assert parse(stream=True, stream_options=options).include_usage
+    assert not parse(stream_options=options).include_usage
+
+
+def test_messages_pass_as_they_were_written() -> None:
+    content = b'{"model":"m","messages":[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]}'
+    rewritten = body.rewrite(body.parse(content), prompt_tokens=1, max_tokens=1, salt="")
+    assert b'[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]' in rewritten
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers()))
+def test_no_field_of_the_client_reaches_the_engine_unknown(fields: dict[str, int]) -> None:
+    known = {"model", "messages", "n", "stream", "stream_options", "reasoning_effort", "thinking"}
+    unknown = {k: v for k, v in fields.items() if k not in known | {"user_id"} and "max" not in k}
+    ours = {"thinking", "max_tokens", "max_prompt_tokens", "cache_salt", "stream", "stream_options"}
+    assert rewrite(parse(**unknown)).keys() <= FORWARDED_FIELDS | ours
+
+
+def test_what_the_hold_covers_replaces_what_the_client_said() -> None:
+    sent = rewrite(parse(max_tokens=9, max_prompt_tokens=10**9, cache_salt="mine", stream=False))
+    assert (sent["max_tokens"], sent["max_prompt_tokens"], sent["cache_salt"]) == (5, 7, "salt")
+    assert sent["stream"] is True
+
+
+def test_salts_differ_by_pepper_tenant_and_user() -> None:
+    one, other = uuid.uuid4(), uuid.uuid4()
+    salts = {
+        body.cache_salt(pepper, tenant, user)
+        for pepper in (b"p", b"q")
+        for tenant in (one, other)
+        for user in ("", "u", "v")
+    }
+    assert len(salts) == 12
+    assert body.cache_salt(b"p", one, "u") in salts
+
+
+@given(st.integers(1, 200))
+def test_depth_is_bounded_and_brackets_in_strings_do_not_count(depth: int) -> None:
+    deep = '"' + "[{" * 100 + '\\"[' + '"'
+    for _ in range(depth):
+        deep = f"[{deep}]"
+    content = f'{{"model":"m","messages":[1],"x":{deep}}}'.encode()
+    if depth + 1 > body.MAX_DEPTH:
+        with pytest.raises(InvalidRequest):
+            body.parse(content)
+    else:
+        assert body.parse(content).model == "m"
+
+
+def test_a_wide_body_is_not_deep() -> None:
+    assert parse(tools=[{"a": [1]} for _ in range(1000)]).model == "m"
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        body.parse(content)
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(UnprocessableRequest) as caught:
+        body.parse(b'{"messages":[1]}')
+    assert caught.value.param == "model"
