@@ -5,6 +5,8 @@ capitals, but for `DATABASE_URL` and `REDIS_URL`, which keep the names every hos
 `flashplane config` prints this table.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -30,6 +32,15 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="secret that API keys are hashed with and cache salts derive from; keep it",
     )
+    data_dir: Path = Field(
+        default=Path(".flashplane"), description="folder in which `flashplane up` keeps everything"
+    )
+    admin_url: str = Field(
+        default="", description="admin API the command line talks to; empty: what `up` started"
+    )
+    admin_key: SecretStr = Field(
+        default=SecretStr(""), description="key for the admin API; empty: what `up` made"
+    )
     gateway_name: str = Field(
         default="local", description="this gateway's lasting name; owns one journal folder"
     )
@@ -37,9 +48,13 @@ class Settings(BaseSettings):
         default=Path(".flashplane/journal"), description="folder of the gateway's durable journal"
     )
     journal_min_free_bytes: int = Field(
-        default=64 * 2**20, ge=0, description="admission stops when the journal's disk has less free"
+        default=64 * 2**20,
+        ge=0,
+        description="admission stops when the journal's disk has less free",
     )
-    log_dir: Path | None = Field(default=None, description="folder of rotated JSON logs; none: stderr")
+    log_dir: Path | None = Field(
+        default=None, description="folder of rotated JSON logs; none: stderr"
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
     upstream_first_byte_timeout_seconds: float = Field(
@@ -48,8 +63,15 @@ class Settings(BaseSettings):
     upstream_idle_timeout_seconds: float = Field(
         default=120.0, gt=0, description="how long a running stream may be silent"
     )
-    max_body_bytes: int = Field(default=8 * 2**20, gt=0, description="largest request body accepted")
+    max_body_bytes: int = Field(
+        default=8 * 2**20, gt=0, description="largest request body accepted"
+    )
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
     )
+
+
+def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with `overrides`: what a child of `up` is given."""
+    return {**os.environ, **overrides}

@@ -1,0 +1,48 @@
+# Flashplane: `make up` runs the product, `make test` proves it. Both set up .venv first.
+
+BIN := .venv/bin
+UP_FLAGS := $(if $(DETACH),--detach) $(if $(FRESH),--fresh) \
+	$(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
+	$(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT)) $(if $(WORKER_PORT),--worker-port $(WORKER_PORT))
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--strip-extras --allow-unsafe --all-build-deps
+RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status test storm lint lock install install-dev
+
+help: ## Tell what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: install ## Run everything: DETACH=1 FRESH=1 HOST= PORT= ADMIN_PORT= WORKER_PORT=
+	@$(BIN)/flashplane up $(strip $(UP_FLAGS))
+
+down: install ## Stop what `make up` started
+	@$(BIN)/flashplane down
+
+status: install ## Tell what runs
+	@$(BIN)/flashplane status
+
+test: install-dev ## Run all tests: ARGS="-k gateway"
+	@$(BIN)/pytest -m "not storm" $(ARGS)
+
+storm: install-dev ## Run the long fault storms
+	@$(BIN)/pytest -m storm $(ARGS)
+
+lint: install-dev ## Check format, style, types and floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: install-dev ## Resolve the locked versions anew: ARGS=--upgrade
+	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --extra dev --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+	$(BIN)/python deploy/without_torch.py requirements.lock requirements-dev.lock
+
+install:
+	@deploy/install runtime
+
+install-dev:
+	@deploy/install dev

@@ -1,0 +1,1 @@
+"""`flashplane`: the command line."""

@@ -1,0 +1,5 @@
+"""`python -m controlplane.cli`: how the supervisor starts its children."""
+
+from controlplane.cli.main import app
+
+app(prog_name="flashplane")

@@ -1,0 +1,193 @@
+"""`flashplane tenants | keys | prices | top-up | balance | usage | ledger | books`: the admin API.
+
+Each command is one call; names of tenants stand for their ids.
+"""
+
+import uuid
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.client import AdminClient
+from controlplane.cli.failure import Commands
+from controlplane.cli.output import AsJson, Limit, print_one, print_rows
+from controlplane.settings import Settings
+
+TENANT_COLUMNS = ("name", "id", "status", "created_at")
+KEY_COLUMNS = ("name", "id", "public_id", "created_at", "revoked_at")
+PRICE_COLUMNS = (
+    *("model", "path", "hit_usd_per_million", "miss_usd_per_million"),
+    *("output_usd_per_million", "effective_from"),
+)
+USAGE_COLUMNS = (
+    *("request_id", "model", "hit_tokens", "miss_tokens", "output_tokens", "finish_reason"),
+    "charge_usd",
+)
+LEDGER_COLUMNS = ("created_at", "account", "amount_usd", "explanation")
+
+Tenant = Annotated[str, typer.Argument(help="A tenant's name or id.")]
+OneTenant = Annotated[str, typer.Option("--tenant", help="Only this tenant's: name or id.")]
+
+tenants = typer.Typer(cls=Commands, help="Make, list, suspend tenants.", no_args_is_help=True)
+keys = typer.Typer(cls=Commands, help="Make, list, revoke API keys.", no_args_is_help=True)
+prices = typer.Typer(cls=Commands, help="List and publish prices.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(tenants, name="tenants")
+    app.add_typer(keys, name="keys")
+    app.add_typer(prices, name="prices")
+    app.command("top-up")(top_up)
+    app.command()(balance)
+    app.command()(usage)
+    app.command()(ledger)
+    app.command()(books)
+
+
+@tenants.command("create")
+def create_tenant(name: str, as_json: AsJson = False) -> None:
+    """Make a tenant with an empty account."""
+    with AdminClient(Settings()) as client:
+        print_one(client.call("POST", "/tenants", json={"name": name}), as_json=as_json)
+
+
+@tenants.command("list")
+def list_tenants(limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List tenants, oldest first."""
+    with AdminClient(Settings()) as client:
+        print_rows(client.pages("/tenants", {}, limit), TENANT_COLUMNS, as_json=as_json)
+
+
+@tenants.command("suspend")
+def suspend_tenant(tenant: Tenant, as_json: AsJson = False) -> None:
+    """Make a tenant's keys open nothing, until it is activated again."""
+    _set_status(tenant, "suspended", as_json=as_json)
+
+
+@tenants.command("activate")
+def activate_tenant(tenant: Tenant, as_json: AsJson = False) -> None:
+    """Let a suspended tenant in again."""
+    _set_status(tenant, "active", as_json=as_json)
+
+
+@keys.command("create")
+def create_key(
+    tenant: Tenant,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Its token is shown now and never again."""
+    with AdminClient(Settings()) as client:
+        path = f"/tenants/{client.tenant_id(tenant)}/keys"
+        print_one(client.call("POST", path, json={"name": name}), as_json=as_json)
+
+
+@keys.command("list")
+def list_keys(tenant: Tenant, as_json: AsJson = False) -> None:
+    """List a tenant's keys, revoked ones too."""
+    with AdminClient(Settings()) as client:
+        page = client.call("GET", f"/tenants/{client.tenant_id(tenant)}/keys")
+        print_rows(page["data"], KEY_COLUMNS, as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[uuid.UUID, typer.Argument(help="See `flashplane keys list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a key useless for ever, within a second."""
+    with AdminClient(Settings()) as client:
+        print_one(client.call("DELETE", f"/keys/{key_id}"), as_json=as_json)
+
+
+@prices.command("list")
+def list_prices(limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List price versions, oldest first."""
+    with AdminClient(Settings()) as client:
+        print_rows(client.pages("/prices", {}, limit), PRICE_COLUMNS, as_json=as_json)
+
+
+@prices.command("publish")
+def publish_price(
+    model: str,
+    hit: Annotated[str, typer.Option(help="USD per million cached input tokens.")],
+    miss: Annotated[str, typer.Option(help="USD per million other input tokens.")],
+    output: Annotated[str, typer.Option(help="USD per million output tokens.")],
+    as_json: AsJson = False,
+) -> None:
+    """Publish a price from now on; running requests keep the one they were admitted with.
+
+    For example: flashplane prices publish deepseek-v4-flash --hit 0.0028 --miss 0.14 --output 0.28
+    """
+    body = {
+        "model": model,
+        "hit_usd_per_million": hit,
+        "miss_usd_per_million": miss,
+        "output_usd_per_million": output,
+    }
+    with AdminClient(Settings()) as client:
+        print_one(client.call("POST", "/prices", json=body), as_json=as_json)
+
+
+def top_up(
+    tenant: Tenant,
+    amount_usd: Annotated[str, typer.Argument(help="Such as 25 or 0.50.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ledger.")] = "top-up",
+    as_json: AsJson = False,
+) -> None:
+    """Credit a tenant's account."""
+    with AdminClient(Settings()) as client:
+        answer = client.call(
+            "POST",
+            f"/tenants/{client.tenant_id(tenant)}/top-ups",
+            json={"amount_usd": amount_usd, "reason": reason},
+            headers={"idempotency-key": str(uuid.uuid4())},
+        )
+    if as_json:
+        print_one(answer, as_json=True)
+    else:
+        money = answer.pop("balance")
+        print_one(answer | {"available_usd": money["available_usd"]}, as_json=False)
+
+
+def balance(tenant: Tenant, as_json: AsJson = False) -> None:
+    """Tell what a tenant has, what running requests hold, and what is left."""
+    with AdminClient(Settings()) as client:
+        answer = client.call("GET", f"/tenants/{client.tenant_id(tenant)}/balance")
+        print_one(answer, as_json=as_json)
+
+
+def usage(tenant: OneTenant = "", limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List settled requests with their tokens and charge, newest first."""
+    with AdminClient(Settings()) as client:
+        rows = client.pages("/usage", _of_tenant(client, tenant), limit)
+        print_rows(rows, USAGE_COLUMNS, as_json=as_json)
+
+
+def ledger(tenant: OneTenant = "", limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List ledger entries, each with its explanation, newest first."""
+    with AdminClient(Settings()) as client:
+        rows = client.pages("/ledger", _of_tenant(client, tenant), limit)
+        print_rows(rows, LEDGER_COLUMNS, as_json=as_json)
+
+
+def books(as_json: AsJson = False) -> None:
+    """Check that every sum in the books is exact. The exit code is 1 when one is not."""
+    with AdminClient(Settings()) as client:
+        report = client.call("GET", "/books")
+    violations = report["violations"]
+    shown = report if as_json else report | {"violations": "; ".join(violations) or "none"}
+    print_one(shown, as_json=as_json)
+    if violations:
+        raise typer.Exit(1)
+
+
+def _set_status(tenant: str, status: str, *, as_json: bool) -> None:
+    with AdminClient(Settings()) as client:
+        path = f"/tenants/{client.tenant_id(tenant)}"
+        print_one(client.call("PATCH", path, json={"status": status}), as_json=as_json)
+
+
+def _of_tenant(client: AdminClient, tenant: str) -> dict[str, str]:
+    return {"tenant_id": client.tenant_id(tenant)} if tenant else {}

@@ -1,0 +1,66 @@
+"""The command `flashplane`: puts the commands together."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from controlplane.cli import admin, configuration, doctor, product, services
+from controlplane.cli.failure import Commands
+
+EXAMPLES = """\
+Flashplane sells DeepSeek-V4-Flash inference from your own machines: gateway, exact money ledger,
+REST API and engine.
+
+The whole product on this machine, small:
+
+\b
+    flashplane up                  start everything and wait until a completion was served
+    flashplane up --detach         the same, in the background
+    flashplane status              what runs, and whether the books are exact
+    flashplane down                stop it
+
+Customers and money, with the running product:
+
+\b
+    flashplane tenants create acme
+    flashplane keys create acme --name laptop
+    flashplane top-up acme 25
+    flashplane usage --tenant acme
+    flashplane ledger --tenant acme --json
+    flashplane books
+
+Something is wrong? `flashplane doctor`. Every setting: `flashplane config`.
+"""
+
+app = typer.Typer(
+    cls=Commands,
+    help=EXAMPLES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flashplane {version('flashplane')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+product.add_to(app)
+services.add_to(app)
+configuration.add_to(app)
+doctor.add_to(app)
+admin.add_to(app)

@@ -1,0 +1,111 @@
+"""`flashplane gateway | api | jobs | beat | migrate`: one process each, as a cluster runs them.
+
+The web apps are imported by the command that serves them: the other commands stay quick.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from starlette.types import ASGIApp
+
+from controlplane import log, schema
+from controlplane.errors import StartupError
+from controlplane.settings import Settings
+from controlplane.supervisor.services import beat_command, jobs_command
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(rich_help_panel="Processes")(gateway)
+    app.command(rich_help_panel="Processes")(api)
+    app.command(rich_help_panel="Processes")(jobs)
+    app.command(rich_help_panel="Processes")(beat)
+    app.command(rich_help_panel="Processes")(migrate)
+
+
+def gateway(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+    """Serve customers: chat completions, models, and the tenant's part of the REST API."""
+    from controlplane.api.app import create_tenant_app
+    from controlplane.gateway.app import create_app
+
+    settings = complete_settings()
+    log.configure("gateway", log_dir=settings.log_dir, level=settings.log_level)
+    _serve(create_app(settings, fallback=create_tenant_app(settings)), settings, host, port)
+
+
+def api(host: Host = "127.0.0.1", port: Port = 8001) -> None:
+    """Serve the platform admin's REST API."""
+    from controlplane.api.app import create_admin_app
+
+    settings = complete_settings()
+    log.configure("api", log_dir=settings.log_dir, level=settings.log_level)
+    _serve(create_admin_app(settings), settings, host, port)
+
+
+def jobs() -> None:
+    """Run what is due: settle usage, release what dead gateways held."""
+    complete_settings()
+    command = jobs_command()
+    os.execv(command[0], command)
+
+
+def beat(
+    schedule: Annotated[
+        Path, typer.Option(help="File in which the clock keeps its last ticks.")
+    ] = Path(".flashplane/beat/schedule"),
+) -> None:
+    """Tick: tell `flashplane jobs` what is due. Run exactly one."""
+    complete_settings()
+    command = beat_command(schedule)
+    os.execv(command[0], command)
+
+
+def migrate() -> None:
+    """Bring the database of DATABASE_URL to this version's schema."""
+    settings = Settings()
+    if not settings.database_url:
+        raise StartupError("Set DATABASE_URL to the database to migrate.")
+    schema.upgrade(settings.database_url)
+    typer.echo("The schema is current.")
+
+
+def complete_settings() -> Settings:
+    """Return settings that name a database, a store and a pepper.
+
+    Raises:
+        StartupError: one of them is missing.
+    """
+    settings = Settings()
+    needed = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "FLASHPLANE_KEY_PEPPER": settings.key_pepper.get_secret_value(),
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise StartupError(
+            f"Set {', '.join(missing)}; `flashplane up` does it by itself for the whole product."
+        )
+    return settings
+
+
+def _serve(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, math.ceil(settings.shutdown_grace_seconds)),
+    )

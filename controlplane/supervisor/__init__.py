@@ -1,0 +1,1 @@
+"""`flashplane up`: the whole product as one process tree on one machine."""

@@ -1,0 +1,135 @@
+"""kill -9 of any process while streams run: the product comes back and the books are exact."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from support.books import violations
+from support.polling import until
+from support.product import Product, product
+from support.traffic import Outcome, chat, chat_body
+
+STREAMS = 6
+CHILDREN = ["worker", "gateway", "postgres", "valkey", "jobs", "beat", "api"]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A product that survives test after test."""
+    with product(tmp_path_factory.mktemp("target")) as it:
+        it.up()
+        yield it
+
+
+async def kill_while_streaming(up: dict[str, Any], pid: int, *, seed: int) -> list[Outcome]:
+    """Start streams, kill `pid` once every stream has shown something, return what clients saw."""
+    rng = random.Random(seed)
+    url = f"{up['base_url']}/chat/completions"
+    headers = {"authorization": f"Bearer {up['api_key']}"}
+    flowing = asyncio.Event()
+    seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        seen += 1
+        if seen >= STREAMS * 4:
+            flowing.set()
+
+    async with httpx.AsyncClient(timeout=60, headers=headers) as http:
+        tasks = [
+            asyncio.create_task(
+                chat(http, url, chat_body(rng, stream=True, max_tokens=200), on_delta=count)
+            )
+            for _ in range(STREAMS)
+        ]
+        await asyncio.wait_for(flowing.wait(), 60)
+        os.kill(pid, signal.SIGKILL)
+        return list(await asyncio.gather(*tasks))
+
+
+def answers(up: dict[str, Any]) -> bool:
+    try:
+        response = httpx.post(
+            f"{up['base_url']}/chat/completions",
+            json=chat_body(random.Random(), stream=False, max_tokens=2),
+            headers={"authorization": f"Bearer {up['api_key']}"},
+            timeout=30,
+        )
+    except httpx.HTTPError:
+        return False
+    return response.status_code == 200
+
+
+def exact(up: dict[str, Any]) -> bool:
+    try:
+        return not violations(up["database_url"])
+    except psycopg.OperationalError:
+        return False
+
+
+def assert_billed_what_was_seen(up: dict[str, Any], outcomes: list[Outcome]) -> None:
+    """Nobody got more than was billed: each delta but role and usage carries at least a token."""
+    with psycopg.connect(up["database_url"]) as connection:
+        for outcome in outcomes:
+            row = connection.execute(
+                "SELECT output_tokens FROM usage_events WHERE request_id = %s",
+                (outcome.request_id,),
+            ).fetchone()
+            assert row is not None, outcome
+            assert row[0] >= outcome.deltas - 3, (row[0], outcome)
+
+
+def new_seed() -> int:
+    """A fresh seed, told by whatever fails."""
+    return random.SystemRandom().randrange(2**32)
+
+
+async def assert_comes_back_exact(target: Product, victim: str, *, seed: int) -> None:
+    up = target.announced()
+    outcomes = await kill_while_streaming(up, up["pids"][victim]["pid"], seed=seed)
+    until(lambda: answers(up), seconds=60, what=f"answers again, seed {seed}")
+    until(lambda: exact(up), seconds=15, what=f"exact books, seed {seed}")
+    assert_billed_what_was_seen(up, outcomes)
+
+
+@pytest.mark.parametrize("victim", CHILDREN)
+async def test_a_killed_child_is_restarted_and_the_books_are_exact(
+    target: Product, victim: str
+) -> None:
+    await assert_comes_back_exact(target, victim, seed=new_seed())
+
+
+async def test_the_next_up_cleans_up_after_a_killed_supervisor(target: Product) -> None:
+    up, seed = target.announced(), new_seed()
+    outcomes = await kill_while_streaming(up, up["pids"]["supervisor"]["pid"], seed=seed)
+    again = target.up()
+    assert again["pids"]["supervisor"]["pid"] != up["pids"]["supervisor"]["pid"]
+    until(lambda: exact(again), seconds=15, what=f"exact books, seed {seed}")
+    assert_billed_what_was_seen(again, outcomes)
+
+
+async def test_everything_killed_at_once(target: Product) -> None:
+    up, seed = target.announced(), new_seed()
+    pids = {name: process["pid"] for name, process in up["pids"].items()}
+    os.kill(pids["supervisor"], signal.SIGSTOP)  # or it would mend what is killed one by one
+    outcomes = await kill_while_streaming(up, pids.pop("gateway"), seed=seed)
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    again = target.up()
+    until(lambda: exact(again), seconds=15, what=f"exact books, seed {seed}")
+    assert_billed_what_was_seen(again, outcomes)
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(1800)
+async def test_forty_random_kills_in_a_row(target: Product) -> None:
+    seed = new_seed()
+    rng = random.Random(seed)
+    for _ in range(40):
+        await assert_comes_back_exact(target, rng.choice(CHILDREN), seed=rng.randrange(2**32))

@@ -1,0 +1,97 @@
+"""Real servers for every test: one PostgreSQL and one Valkey per run, fresh data per test."""
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from support.embedded import running
+from support.product import Product, product
+
+from controlplane.schema import upgrade
+from controlplane.supervisor.postgres import Postgres
+from controlplane.supervisor.valkey import Valkey
+
+TEMPLATE = "template_flashplane"
+DATABASE_NUMBERS = count(1)
+# Tests kill processes, never the machine: what the kernel holds is safe, and commits are quicker.
+QUICK = {"fsync": "off", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A private folder whose sockets' paths are short whatever pytest's own folder is."""
+    folder = Path(tempfile.mkdtemp(prefix="fpt-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[Postgres]:
+    """A running PostgreSQL with a migrated template database."""
+    server = Postgres(server_folder / "postgres", server_folder, QUICK)
+    server.prepare()
+    with running(server.command(), server.is_ready, signal.SIGINT, server_folder / "postgres.log"):
+        server.ensure_database(TEMPLATE)
+        upgrade(server.url(TEMPLATE))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(server_folder: Path) -> Iterator[Valkey]:
+    """A running Valkey."""
+    server = Valkey(server_folder / "valkey-data", server_folder)
+    server.prepare()
+    with running(server.command(), server.is_ready, signal.SIGTERM, server_folder / "valkey.log"):
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of a fresh, migrated database of this test alone."""
+    name = f"test_{next(DATABASE_NUMBERS)}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        yield postgres.url(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """The URL of an empty Valkey."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.flushall()
+    return valkey.url
+
+
+@pytest.fixture(scope="session")
+def shared_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A running product for all tests that do it no harm."""
+    with product(tmp_path_factory.mktemp("up")) as shared:
+        shared.up()
+        yield shared
+
+
+@pytest.fixture
+def up(shared_product: Product) -> dict[str, Any]:
+    """What `up.json` says of the shared product."""
+    return shared_product.announced()
+
+
+@pytest.fixture
+def own_product(tmp_path: Path) -> Iterator[Product]:
+    """A product of this test alone, not started yet."""
+    with product(tmp_path) as own:
+        yield own
+
+
+@pytest.fixture
+def own_up(own_product: Product) -> Callable[[], dict[str, Any]]:
+    """Starts a product of this test alone, or starts it again, and tells what `up.json` says."""
+    return own_product.up
