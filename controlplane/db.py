@@ -40,6 +40,7 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text must not quote what a caller sent
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
     )
 

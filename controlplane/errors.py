@@ -16,10 +16,16 @@
     ├── InternalError                  500     server_error              internal_error
     └── Unavailable                    503     server_error              (given), Retry-After
 
+StartupError stands apart: no caller sees it, a process that cannot start prints it.
+
 Shape on the wire (OpenAI's): `{"error": {"message", "type", "param", "code"}}`, all four present.
 """
 
 from typing import ClassVar
+
+
+class StartupError(Exception):
+    """This process cannot start; the message is one sentence that names the fix."""
 
 
 class ControlPlaneError(Exception):

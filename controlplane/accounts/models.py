@@ -2,22 +2,37 @@
 
 import uuid
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
     Numeric,
+    TypeDecorator,
     func,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, uuid7
+from controlplane.pricing.models import PriceVersion
+from controlplane.tenants.models import ApiKey, Tenant
+
+
+class BalanceType(TypeDecorator[int]):
+    """An exact integer too wide for BIGINT: NUMERIC(38, 0) in the database, `int` in Python."""
+
+    impl = Numeric(38, 0)
+    cache_ok = True
+
+    def process_result_value(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
 
 
 class Account(Base):
@@ -33,14 +48,16 @@ class Account(Base):
         CheckConstraint("(kind = 'tenant') = (tenant_id IS NOT NULL)", name="owner"),
         CheckConstraint("held_p >= 0", name="held_not_negative"),
         CheckConstraint("kind <> 'tenant' OR balance_p - held_p >= 0", name="not_overspent"),
-        Index("uq_accounts_platform", "kind", unique=True, postgresql_where=text("tenant_id IS NULL")),
+        Index(
+            "uq_accounts_platform", "kind", unique=True, postgresql_where=text("tenant_id IS NULL")
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     kind: Mapped[str]
-    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("tenants.id"), unique=True)
-    balance_p: Mapped[int] = mapped_column(Numeric(38, 0), default=0)
-    held_p: Mapped[int] = mapped_column(Numeric(38, 0), default=0)
+    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Tenant.id), unique=True)
+    balance_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    held_p: Mapped[int] = mapped_column(BalanceType, default=0)
 
 
 class GatewayEpoch(Base):
@@ -55,9 +72,7 @@ class GatewayEpoch(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     gateway: Mapped[str] = mapped_column(index=True)
-    started_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
@@ -68,7 +83,7 @@ class Hold(Base):
     __table_args__ = (
         CheckConstraint("state IN ('open', 'settled', 'released')", name="state"),
         CheckConstraint("amount_p >= 0", name="amount_not_negative"),
-        ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"]),
+        ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
         Index("ix_holds_open", "epoch_id", postgresql_where=text("state = 'open'")),
     )
 
@@ -77,14 +92,12 @@ class Hold(Base):
     api_key_id: Mapped[uuid.UUID]
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     epoch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gateway_epochs.id"))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("price_versions.id"))
+    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
     amount_p: Mapped[int] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     state: Mapped[str] = mapped_column(default="open")
-    created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
@@ -99,16 +112,14 @@ class LedgerTransaction(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     kind: Mapped[str]
-    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), index=True)
     # Unique for ever: the ledger row is the record that a request has been charged.
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     reason: Mapped[str]
     author: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 class LedgerEntry(Base):
@@ -127,13 +138,14 @@ class LedgerEntry(Base):
             "(token_class IS NULL) = (tokens IS NULL) AND (tokens IS NULL) = (rate_p IS NULL)",
             name="class_explained",
         ),
+        Index("ix_ledger_entries_account_id_id", "account_id", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     transaction_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("ledger_transactions.id"), index=True
     )
-    account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     amount_p: Mapped[int] = mapped_column(BigInteger)
     token_class: Mapped[str | None]
     tokens: Mapped[int | None] = mapped_column(BigInteger)

@@ -60,7 +60,8 @@ def start(
     """Start everything and wait until a real completion was served and billed.
 
     Embeds PostgreSQL and Valkey, unless DATABASE_URL or REDIS_URL name yours. The first start makes
-    a demo tenant with a key and a balance. Scripts read `.flashplane/up.json`.
+    a demo tenant with a key and a balance. Scripts read `.flashplane/up.json`. With --detach a
+    product that runs already is proven to work and told of again.
     """
     settings = Settings()
     addresses = Addresses(host, port, admin_port, worker_port)
@@ -71,7 +72,8 @@ def start(
             *("--max-model-len", str(max_model_len), *(["--fresh"] if fresh else [])),
         ]
         layout = Layout(settings.data_dir.absolute())
-        _tell_ready(background.start_detached(layout, arguments, typer.echo))
+        running = background.join_running(layout, addresses, fresh=fresh)
+        _tell_ready(running or background.start_detached(layout, arguments, typer.echo))
         return
     up.run(
         settings,

@@ -19,7 +19,9 @@ class PriceVersion(Base):
     __table_args__ = (
         UniqueConstraint("model", "path", "effective_from"),
         CheckConstraint("path IN ('serverless')", name="path"),
-        CheckConstraint("hit_rate_p >= 0 AND miss_rate_p >= 0 AND output_rate_p >= 0", name="rates"),
+        CheckConstraint(
+            "hit_rate_p >= 0 AND miss_rate_p >= 0 AND output_rate_p >= 0", name="rates"
+        ),
         CheckConstraint("hit_rate_p <= miss_rate_p", name="hit_not_above_miss"),
     )
 
@@ -30,6 +32,4 @@ class PriceVersion(Base):
     miss_rate_p: Mapped[int] = mapped_column(BigInteger)
     output_rate_p: Mapped[int] = mapped_column(BigInteger)
     effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -9,13 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from controlplane.settings import child_environment
 from controlplane.supervisor.announcement import Announcement, read_announcement
-from controlplane.supervisor.errors import SupervisorError
+from controlplane.supervisor.demo import MODEL
+from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.files import read_json
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans
 from controlplane.supervisor.process import is_running, uptime_seconds, wait_gone
+from controlplane.supervisor.proof import Prover
+from controlplane.supervisor.services import Addresses
+from controlplane.supervisor.start import READY_SECONDS
 from controlplane.supervisor.table import SUPERVISOR, ProcessTable, read_table
 
 POLL_SECONDS = 0.05
@@ -71,6 +77,36 @@ def start_detached(
         process.send_signal(signal.SIGTERM)
         process.wait()
         raise
+
+
+def join_running(layout: Layout, addresses: Addresses, *, fresh: bool) -> Announcement | None:
+    """Wait until the product that runs here already has served a completion; None: nothing runs.
+
+    Raises:
+        AlreadyRunning: what runs is not what is asked for.
+        SupervisorError: it does not serve.
+    """
+    supervisor = read_table(layout.process_file).get(SUPERVISOR)
+    if supervisor is None or not is_running(supervisor):
+        return None
+    deadline = time.monotonic() + READY_SECONDS
+    while (running := read_announcement(layout.up_file)) is None:
+        if time.monotonic() > deadline or not is_running(supervisor):
+            raise SupervisorError(
+                f"The start under way, pid {supervisor.pid}, did not get ready: see "
+                f"{layout.supervisor_log}, or end it with `flashplane down`."
+            )
+        time.sleep(POLL_SECONDS)
+    asked = (f"{addresses.gateway_url}/v1", addresses.admin_url, addresses.worker_url)
+    if fresh or asked != (running.base_url, running.admin_url, running.worker_url):
+        raise AlreadyRunning(
+            f"Flashplane is already running in {layout.root}, pid {supervisor.pid}, at "
+            f"{running.base_url}: end it with `flashplane down` to start it differently."
+        )
+    headers = {"authorization": f"Bearer {running.api_key}"}
+    with httpx.Client(base_url=addresses.gateway_url, headers=headers, trust_env=False) as http:
+        Prover(http, tick=lambda: None, timeout_seconds=READY_SECONDS).complete(MODEL)
+    return running
 
 
 def stop_running(layout: Layout, say: Callable[[str], None]) -> bool:

@@ -3,10 +3,21 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, ForeignKeyConstraint, Index, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base
+from controlplane.pricing.models import PriceVersion
+from controlplane.tenants.models import ApiKey
 
 
 class _UsageColumns:
@@ -24,20 +35,29 @@ class _UsageColumns:
     miss_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
-    # stop, length, tool_calls, ... as sent; `aborted` client gone, `error` failed, `lost` gateway died
+    # stop, length, tool_calls, ... as sent; `aborted` client gone, `error` failed, `lost` the
+    # gateway died
     finish_reason: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     first_token_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("price_versions.id"))
+    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
 
 
 class StagedUsage(_UsageColumns, Base):
-    """A request's end as its gateway's journal tells it, waiting to be settled. Rows are the queue."""
+    """A request's end as its gateway's journal tells it, waiting to be settled.
+
+    Rows are the queue. A row that cannot be settled keeps the reason in `rejected` and waits for
+    a person; its hold stays.
+    """
 
     __tablename__ = "usage_staging"
+    __table_args__ = (
+        Index("ix_usage_staging_queue", "staged_at", postgresql_where=text("rejected IS NULL")),
+    )
 
     staged_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    rejected: Mapped[str | None]
 
 
 class UsageEvent(_UsageColumns, Base):
@@ -50,7 +70,7 @@ class UsageEvent(_UsageColumns, Base):
             " AND reasoning_tokens BETWEEN 0 AND output_tokens",
             name="tokens",
         ),
-        ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"]),
+        ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
         Index("ix_usage_events_tenant_id_request_id", "tenant_id", "request_id"),
     )
 

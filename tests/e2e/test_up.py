@@ -74,6 +74,22 @@ def test_a_second_up_in_the_same_folder_is_refused(
     assert shared_product.announced() == up
 
 
+def test_a_second_up_in_the_background_joins_what_runs(
+    shared_product: Product, up: dict[str, Any]
+) -> None:
+    assert shared_product.up() == up
+
+
+def test_a_second_up_that_asks_for_something_else_is_refused(
+    shared_product: Product, up: dict[str, Any]
+) -> None:
+    for other in (["--fresh"], ["--port", "1"]):
+        result = shared_product.command("up", "--detach", *shared_product.flags, *other)
+        assert result.returncode == 1
+        assert "flashplane down" in result.stderr
+    assert shared_product.announced() == up
+
+
 def test_no_secret_is_on_a_command_line_or_in_a_log(
     shared_product: Product, up: dict[str, Any]
 ) -> None:

@@ -1,0 +1,248 @@
+"""The ledger: double entry, append-only. Called by top-ups, settlement and the listings of the API.
+
+Every transaction's entries sum to zero and the database refuses to change or delete them. An
+account's balance is written together with the entries that explain it, never alone.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from controlplane.accounts import funds
+from controlplane.accounts.funds import Funds
+from controlplane.accounts.models import Account, LedgerEntry, LedgerTransaction
+from controlplane.db import uuid7
+from controlplane.errors import Conflict, NotFound, UnprocessableRequest
+from controlplane.money import MAX_ENTRY_P, p_to_usd, rate_p_to_usd_per_million
+from controlplane.pricing.rating import ChargeLine
+
+_CLASS_WORDS = {
+    "hit": "cache-hit input tokens",
+    "miss": "cache-miss input tokens",
+    "output": "output tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A movement to post on a locked account; `line` tells the tokens it pays for."""
+
+    account: Funds
+    amount_p: int
+    line: ChargeLine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A transaction to post. Its entries sum to zero."""
+
+    kind: str
+    tenant_id: uuid.UUID
+    entries: Sequence[Entry]
+    reason: str
+    author: str
+    request_id: uuid.UUID | None = None
+    idempotency_key: str | None = None
+    id: uuid.UUID = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A tenant's money: what is there, what is set aside, what may be spent."""
+
+    balance_p: int
+    held_p: int
+
+    @property
+    def available_p(self) -> int:
+        return self.balance_p - self.held_p
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """One entry with what explains it."""
+
+    id: int
+    transaction_id: uuid.UUID
+    account: str
+    tenant_id: uuid.UUID
+    kind: str
+    amount_p: int
+    token_class: str | None
+    tokens: int | None
+    rate_p: int | None
+    request_id: uuid.UUID | None
+    reason: str
+    author: str
+    created_at: datetime
+
+    @property
+    def explanation(self) -> str:
+        """The entry in words."""
+        if self.token_class is None or self.tokens is None or self.rate_p is None:
+            return f"{self.kind.replace('_', '-')} by {self.author}: {self.reason}"
+        return (
+            f"{self.tokens} {_CLASS_WORDS[self.token_class]}"
+            f" x {rate_p_to_usd_per_million(self.rate_p)} USD per million"
+            f" = {p_to_usd(abs(self.amount_p))} USD"
+        )
+
+
+def post(session: Session, postings: Sequence[Posting]) -> None:
+    """Append transactions and move the balances of their locked accounts.
+
+    The caller writes the accounts (`funds.write`) in the same transaction.
+    """
+    entries = []
+    for posting in postings:
+        assert sum(entry.amount_p for entry in posting.entries) == 0
+        for entry in posting.entries:
+            entry.account.balance_p += entry.amount_p
+            entries.append(_entry_row(posting.id, entry))
+    if not postings:
+        return
+    session.execute(
+        insert(LedgerTransaction).execution_options(render_nulls=True),
+        [
+            {
+                "id": posting.id,
+                "kind": posting.kind,
+                "tenant_id": posting.tenant_id,
+                "request_id": posting.request_id,
+                "idempotency_key": posting.idempotency_key,
+                "reason": posting.reason,
+                "author": posting.author,
+            }
+            for posting in postings
+        ],
+    )
+    session.execute(insert(LedgerEntry).execution_options(render_nulls=True), entries)
+
+
+def top_up(
+    session: Session,
+    *,
+    tenant_id: uuid.UUID,
+    amount_p: int,
+    reason: str,
+    author: str,
+    idempotency_key: str | None = None,
+) -> LedgerTransaction:
+    """Credit a tenant. The same `idempotency_key` again is the same top-up, not another.
+
+    Raises:
+        UnprocessableRequest: the amount is not positive, or beyond one ledger entry.
+        NotFound: no such tenant.
+        Conflict: the key was used for another top-up.
+    """
+    if not 0 < amount_p <= MAX_ENTRY_P:
+        raise UnprocessableRequest("A top-up must be above zero.", param="amount_usd")
+    # The funding account's lock makes top-ups one at a time, so a retry sees the first one.
+    accounts = funds.lock(session, tenant_ids=[tenant_id], platform=["funding"])
+    account = accounts.by_tenant.get(tenant_id)
+    if account is None:
+        raise NotFound(f"There is no tenant {tenant_id}.")
+    earlier = _topped_up(session, idempotency_key, account, amount_p)
+    if earlier is not None:
+        return earlier
+    posting = Posting(
+        kind="top_up",
+        tenant_id=tenant_id,
+        entries=[Entry(account, amount_p), Entry(accounts.by_kind["funding"], -amount_p)],
+        reason=reason,
+        author=author,
+        idempotency_key=idempotency_key,
+    )
+    post(session, [posting])
+    funds.write(session, [account, accounts.by_kind["funding"]])
+    return session.get_one(LedgerTransaction, posting.id)
+
+
+def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
+    """Return a tenant's money.
+
+    Raises:
+        NotFound: no such tenant.
+    """
+    row = session.execute(
+        select(Account.balance_p, Account.held_p).where(Account.tenant_id == tenant_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no tenant {tenant_id}.")
+    return Balance(balance_p=row.balance_p, held_p=row.held_p)
+
+
+def lines(
+    session: Session,
+    *,
+    tenant_id: uuid.UUID | None,
+    after: int | None = None,
+    limit: int | None = None,
+    request_id: uuid.UUID | None = None,
+) -> list[LedgerLine]:
+    """Return entries, newest first, those older than the id `after`.
+
+    With a `tenant_id`, those on the tenant's account; without, those on every account.
+    """
+    query = (
+        select(
+            LedgerEntry.id,
+            LedgerEntry.transaction_id,
+            Account.kind.label("account"),
+            LedgerTransaction.tenant_id,
+            LedgerTransaction.kind,
+            LedgerEntry.amount_p,
+            LedgerEntry.token_class,
+            LedgerEntry.tokens,
+            LedgerEntry.rate_p,
+            LedgerTransaction.request_id,
+            LedgerTransaction.reason,
+            LedgerTransaction.author,
+            LedgerTransaction.created_at,
+        )
+        .join(LedgerTransaction, LedgerTransaction.id == LedgerEntry.transaction_id)
+        .join(Account, Account.id == LedgerEntry.account_id)
+        .order_by(LedgerEntry.id.desc())
+        .limit(limit)
+    )
+    if tenant_id is not None:
+        query = query.where(Account.tenant_id == tenant_id)
+    if after is not None:
+        query = query.where(LedgerEntry.id < after)
+    if request_id is not None:
+        query = query.where(LedgerTransaction.request_id == request_id)
+    return [LedgerLine(**row._mapping) for row in session.execute(query)]
+
+
+def _topped_up(
+    session: Session, idempotency_key: str | None, account: Funds, amount_p: int
+) -> LedgerTransaction | None:
+    if idempotency_key is None:
+        return None
+    found = session.execute(
+        select(LedgerTransaction, LedgerEntry.account_id, LedgerEntry.amount_p)
+        .join(LedgerEntry, LedgerEntry.transaction_id == LedgerTransaction.id)
+        .where(LedgerTransaction.idempotency_key == idempotency_key, LedgerEntry.amount_p > 0)
+    ).one_or_none()
+    if found is None:
+        return None
+    transaction, account_id, earlier_p = found
+    if (account_id, earlier_p) != (account.account_id, amount_p):
+        raise Conflict("This Idempotency-Key was used for another top-up.")
+    return transaction
+
+
+def _entry_row(transaction_id: uuid.UUID, entry: Entry) -> dict[str, object]:
+    line = entry.line
+    return {
+        "transaction_id": transaction_id,
+        "account_id": entry.account.account_id,
+        "amount_p": entry.amount_p,
+        "token_class": line.token_class if line else None,
+        "tokens": line.tokens if line else None,
+        "rate_p": line.rate_p if line else None,
+    }

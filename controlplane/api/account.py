@@ -1,0 +1,85 @@
+"""A tenant's own routes: money, usage, receipts and keys. The key says whose; no id is taken."""
+
+import uuid
+
+from fastapi import APIRouter
+
+from controlplane.accounts import ledger
+from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, State, Tenant, page
+from controlplane.api.keys import issued, listed
+from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
+from controlplane.api.statements import (
+    BalanceInfo,
+    BalanceOut,
+    LedgerLineOut,
+    ReceiptOut,
+    UsageOut,
+    UserBalance,
+)
+from controlplane.billing.receipts import receipt
+from controlplane.money import p_to_usd
+from controlplane.tenants import keys
+from controlplane.usage import events
+
+router = APIRouter(tags=["account"])
+
+
+@router.get("/user/balance")
+def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
+    """Show what may still be spent, in DeepSeek's shape."""
+    available_p = ledger.balance(session, tenant_id=tenant.tenant_id).available_p
+    available_usd = p_to_usd(available_p)
+    info = BalanceInfo(
+        total_balance=available_usd, granted_balance="0.00", topped_up_balance=available_usd
+    )
+    return UserBalance(is_available=available_p > 0, balance_infos=[info])
+
+
+@router.get("/v1/account")
+def get_account(session: Db, tenant: Tenant) -> BalanceOut:
+    """Show the account's money."""
+    return BalanceOut.of(ledger.balance(session, tenant_id=tenant.tenant_id))
+
+
+@router.get("/v1/account/usage")
+def list_usage(
+    session: Db, tenant: Tenant, after: AfterId = None, limit: Limit = 100
+) -> Page[UsageOut]:
+    """List settled requests, newest first."""
+    found = events.listing(session, tenant_id=tenant.tenant_id, after=after, limit=limit + 1)
+    return page(found, limit, show=UsageOut.of, cursor=lambda event: event.request_id)
+
+
+@router.get("/v1/account/usage/{request_id}")
+def get_receipt(request_id: uuid.UUID, session: Db, tenant: Tenant) -> ReceiptOut:
+    """Show a request's receipt; it is there a second or two after the answer."""
+    return ReceiptOut.of_receipt(
+        receipt(session, tenant_id=tenant.tenant_id, request_id=request_id)
+    )
+
+
+@router.get("/v1/account/ledger")
+def list_ledger(
+    session: Db, tenant: Tenant, after: AfterNumber = None, limit: Limit = 100
+) -> Page[LedgerLineOut]:
+    """List the account's ledger entries, newest first."""
+    found = ledger.lines(session, tenant_id=tenant.tenant_id, after=after, limit=limit + 1)
+    return page(found, limit, show=LedgerLineOut.of, cursor=lambda line: line.id)
+
+
+@router.get("/v1/account/keys")
+def list_keys(session: Db, tenant: Tenant) -> Page[KeyOut]:
+    """List the account's keys, revoked ones too."""
+    return listed(keys.listing(session, tenant_id=tenant.tenant_id))
+
+
+@router.post("/v1/account/keys", status_code=201)
+def issue_key(body: NewKey, session: Db, tenant: Tenant, state: State) -> IssuedKey:
+    """Make another key. The answer holds its token, which is never shown again."""
+    return issued(*keys.issue(session, state.pepper, tenant_id=tenant.tenant_id, name=body.name))
+
+
+@router.delete("/v1/account/keys/{key_id}")
+def revoke_key(key_id: uuid.UUID, session: Db, tenant: Tenant) -> KeyOut:
+    """Revoke a key of this account, the calling one too: within a second it opens nothing."""
+    return KeyOut.model_validate(keys.revoke(session, key_id=key_id, tenant_id=tenant.tenant_id))

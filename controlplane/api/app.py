@@ -1,0 +1,63 @@
+"""The two REST apps: platform admins' and tenants'. Made by the `flashplane` entry points.
+
+They never share an origin: the admin app listens on an address of its own, the tenant app answers
+behind the gateway for every path that is not the gateway's.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from controlplane.api import account, books, errors, keys, prices, tenants
+from controlplane.api.deps import ApiState
+from controlplane.api.schemas import ErrorBody, Health
+from controlplane.db import open_engine, session_factory
+from controlplane.settings import Settings
+
+ADMIN_ROUTERS = (tenants.router, keys.router, prices.router, books.router)
+TENANT_ROUTERS = (account.router,)
+
+
+def create_admin_app(settings: Settings) -> FastAPI:
+    """Return the platform admins' REST API."""
+    return _create(settings, "Flashplane admin API", ADMIN_ROUTERS)
+
+
+def create_tenant_app(settings: Settings) -> FastAPI:
+    """Return the tenants' REST API."""
+    return _create(settings, "Flashplane account API", TENANT_ROUTERS)
+
+
+def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> FastAPI:
+    # Connects on first use, so the app also works where nobody runs its lifespan.
+    engine = open_engine(settings.database_url, pool_size=settings.database_pool_size)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
+    app = FastAPI(
+        title=title,
+        version=version("flashplane"),
+        lifespan=lifespan,
+        responses={
+            "default": {"model": ErrorBody, "description": "An error"},
+            422: {"model": ErrorBody, "description": "A value out of its domain"},
+        },
+    )
+    app.state.api = ApiState(
+        sessions=session_factory(engine), pepper=settings.key_pepper.get_secret_value().encode()
+    )
+    errors.install(app)
+    for router in routers:
+        app.include_router(router)
+
+    @app.get("/health", tags=["health"])
+    async def health() -> Health:
+        """Tell that this process is alive."""
+        return Health()
+
+    return app

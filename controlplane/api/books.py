@@ -1,0 +1,53 @@
+"""Admin routes of usage, the ledger and the check of the books."""
+
+from fastapi import APIRouter
+
+from controlplane.accounts import ledger
+from controlplane.api.deps import Admin, AfterId, AfterNumber, Db, Limit, OfTenant, page
+from controlplane.api.schemas import Page
+from controlplane.api.statements import BooksOut, LedgerLineOut, UsageOut
+from controlplane.billing.books import check_books
+from controlplane.usage import events
+
+router = APIRouter(prefix="/admin/v1", tags=["books"])
+
+
+@router.get("/usage")
+def list_usage(
+    session: Db,
+    admin: Admin,
+    tenant_id: OfTenant = None,
+    after: AfterId = None,
+    limit: Limit = 100,
+) -> Page[UsageOut]:
+    """List settled requests, newest first."""
+    found = events.listing(session, tenant_id=tenant_id, after=after, limit=limit + 1)
+    return page(found, limit, show=UsageOut.of, cursor=lambda event: event.request_id)
+
+
+@router.get("/ledger")
+def list_ledger(
+    session: Db,
+    admin: Admin,
+    tenant_id: OfTenant = None,
+    after: AfterNumber = None,
+    limit: Limit = 100,
+) -> Page[LedgerLineOut]:
+    """List ledger entries, newest first: on one tenant's account, or on all accounts."""
+    found = ledger.lines(session, tenant_id=tenant_id, after=after, limit=limit + 1)
+    return page(found, limit, show=LedgerLineOut.of, cursor=lambda line: line.id)
+
+
+@router.get("/books")
+def get_books(session: Db, admin: Admin) -> BooksOut:
+    """Check that every sum in the books is what it is the sum of."""
+    report = check_books(session)
+    return BooksOut(
+        ok=report.ok,
+        violations=report.violations,
+        entries_sum_p=str(report.entries_sum_p),
+        held_p=str(report.held_p),
+        open_holds=report.open_holds,
+        staged=report.staged,
+        rejected=report.rejected,
+    )

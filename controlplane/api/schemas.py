@@ -1,0 +1,153 @@
+"""What the REST API takes, and gives of tenants, keys and prices; money it tells in `statements`.
+
+Amounts and prices are decimal strings in USD: JSON readers turn long numbers into doubles.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Generic, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from controlplane.money import (
+    rate_p_to_usd_per_million,
+    usd_per_million_to_rate_p,
+    usd_to_p,
+)
+from controlplane.pricing.book import SERVERLESS
+from controlplane.pricing.models import PriceVersion
+
+# Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+]
+
+
+def _is_amount(text: str) -> str:
+    usd_to_p(text)
+    return text
+
+
+def _is_rate(text: str) -> str:
+    usd_per_million_to_rate_p(text)
+    return text
+
+
+_DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,12})?$"
+Usd = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_amount)]
+UsdPerMillion = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_rate)]
+
+Item = TypeVar("Item")
+
+
+class Body(BaseModel):
+    """A request body; an unknown field is a mistake worth telling."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Row(BaseModel):
+    """An answer read off a database row."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Page(BaseModel, Generic[Item]):
+    """Part of a listing; pass `next` as `after` for the rest, null when this was the end."""
+
+    data: list[Item]
+    next: str | None
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every error's body, in OpenAI's shape."""
+
+    error: ErrorDetail
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class NewTenant(Body):
+    name: Name
+
+
+class TenantStatus(Body):
+    status: Literal["active", "suspended"]
+
+
+class TenantOut(Row):
+    id: uuid.UUID
+    name: str
+    status: str
+    created_at: datetime
+
+
+class NewKey(Body):
+    name: Name = "default"
+
+
+class KeyOut(Row):
+    id: uuid.UUID
+    tenant_id: uuid.UUID
+    public_id: str
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class IssuedKey(KeyOut):
+    """A new key. `key` is the secret token: shown here and never again."""
+
+    key: str
+
+
+class NewTopUp(Body):
+    amount_usd: Usd = Field(examples=["10.00"])
+    reason: Name = "top-up"
+
+
+class NewPrice(Body):
+    """Token prices of a model from a moment on, null: from now."""
+
+    model: Name
+    path: Literal["serverless"] = SERVERLESS
+    hit_usd_per_million: UsdPerMillion = Field(examples=["0.0028"])
+    miss_usd_per_million: UsdPerMillion = Field(examples=["0.14"])
+    output_usd_per_million: UsdPerMillion = Field(examples=["0.28"])
+    effective_from: AwareDatetime | None = None
+
+
+class PriceOut(BaseModel):
+    id: uuid.UUID
+    model: str
+    path: str
+    hit_usd_per_million: str
+    miss_usd_per_million: str
+    output_usd_per_million: str
+    effective_from: datetime
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: PriceVersion) -> Self:
+        return cls(
+            id=version.id,
+            model=version.model,
+            path=version.path,
+            hit_usd_per_million=rate_p_to_usd_per_million(version.hit_rate_p),
+            miss_usd_per_million=rate_p_to_usd_per_million(version.miss_rate_p),
+            output_usd_per_million=rate_p_to_usd_per_million(version.output_rate_p),
+            effective_from=version.effective_from,
+            created_at=version.created_at,
+        )

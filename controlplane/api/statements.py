@@ -1,0 +1,163 @@
+"""What the REST API tells of money: balances, usage, receipts, the ledger, the books.
+
+Every amount is given twice, as a decimal string in USD and as an exact string of p$.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from controlplane.accounts.ledger import Balance, LedgerLine
+from controlplane.api.schemas import Row
+from controlplane.billing.receipts import Receipt
+from controlplane.money import p_to_usd, rate_p_to_usd_per_million
+from controlplane.usage.models import UsageEvent
+
+
+class BalanceOut(BaseModel):
+    """A tenant's money: what is there, what is set aside for running requests, what is left."""
+
+    balance_usd: str
+    balance_p: str
+    held_usd: str
+    held_p: str
+    available_usd: str
+    available_p: str
+
+    @classmethod
+    def of(cls, balance: Balance) -> Self:
+        return cls(
+            balance_usd=p_to_usd(balance.balance_p),
+            balance_p=str(balance.balance_p),
+            held_usd=p_to_usd(balance.held_p),
+            held_p=str(balance.held_p),
+            available_usd=p_to_usd(balance.available_p),
+            available_p=str(balance.available_p),
+        )
+
+
+class TopUpOut(BaseModel):
+    transaction_id: uuid.UUID
+    tenant_id: uuid.UUID
+    amount_usd: str
+    amount_p: str
+    reason: str
+    author: str
+    created_at: datetime
+    balance: BalanceOut
+
+
+class UsageOut(Row):
+    """A settled request and its charge."""
+
+    request_id: uuid.UUID
+    tenant_id: uuid.UUID
+    api_key_id: uuid.UUID
+    model: str
+    path: str
+    replica: str | None
+    thinking: bool
+    streamed: bool
+    hit_tokens: int
+    miss_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    finish_reason: str
+    started_at: datetime
+    first_token_at: datetime | None
+    finished_at: datetime | None
+    settled_at: datetime
+    price_version_id: uuid.UUID
+    charge_usd: str
+    charge_p: str
+
+    @classmethod
+    def of(cls, event: UsageEvent) -> Self:
+        columns = {name: getattr(event, name) for name in cls.model_fields if hasattr(event, name)}
+        money = {"charge_usd": p_to_usd(event.charge_p), "charge_p": str(event.charge_p)}
+        return cls(**(columns | money))
+
+
+class LedgerLineOut(BaseModel):
+    """One entry: what moved on an account, and why in words."""
+
+    id: int
+    transaction_id: uuid.UUID
+    account: str
+    tenant_id: uuid.UUID
+    kind: str
+    amount_usd: str
+    amount_p: str
+    token_class: str | None
+    tokens: int | None
+    rate_usd_per_million: str | None
+    request_id: uuid.UUID | None
+    explanation: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, line: LedgerLine) -> Self:
+        rate = None if line.rate_p is None else rate_p_to_usd_per_million(line.rate_p)
+        return cls(
+            id=line.id,
+            transaction_id=line.transaction_id,
+            account=line.account,
+            tenant_id=line.tenant_id,
+            kind=line.kind,
+            amount_usd=p_to_usd(line.amount_p),
+            amount_p=str(line.amount_p),
+            token_class=line.token_class,
+            tokens=line.tokens,
+            rate_usd_per_million=rate,
+            request_id=line.request_id,
+            explanation=line.explanation,
+            created_at=line.created_at,
+        )
+
+
+class ReceiptOut(UsageOut):
+    """A request's bill: tokens x rates, and the ledger lines that say the same."""
+
+    hit_usd_per_million: str
+    miss_usd_per_million: str
+    output_usd_per_million: str
+    lines: list[LedgerLineOut]
+
+    @classmethod
+    def of_receipt(cls, receipt: Receipt) -> Self:
+        price = receipt.price
+        return cls(
+            **UsageOut.of(receipt.event).model_dump(),
+            hit_usd_per_million=rate_p_to_usd_per_million(price.hit_rate_p),
+            miss_usd_per_million=rate_p_to_usd_per_million(price.miss_rate_p),
+            output_usd_per_million=rate_p_to_usd_per_million(price.output_rate_p),
+            lines=[LedgerLineOut.of(line) for line in receipt.lines],
+        )
+
+
+class BooksOut(BaseModel):
+    """The check of the books; no violations means that every sum is exact."""
+
+    ok: bool
+    violations: list[str]
+    entries_sum_p: str
+    held_p: str
+    open_holds: int
+    staged: int
+    rejected: int
+
+
+class BalanceInfo(BaseModel):
+    currency: Literal["USD"] = "USD"
+    total_balance: str
+    granted_balance: str
+    topped_up_balance: str
+
+
+class UserBalance(BaseModel):
+    """DeepSeek's shape of a balance: what may still be spent."""
+
+    is_available: bool
+    balance_infos: list[BalanceInfo]

@@ -1,0 +1,1 @@
+"""From usage to money: settlement and the check of the books."""

@@ -1,0 +1,257 @@
+"""Turns staged usage into charges. Called by `jobs`, every second and at the end of `up`.
+
+One transaction per batch: the usage row, the ledger transaction, the hold's end, the account's sums
+and the staging row's deletion commit together or not at all. The ledger row is the record that a
+request has been charged, for ever, so a request staged again costs nothing again.
+"""
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, exc, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from controlplane import metrics
+from controlplane.accounts import funds, holds, ledger
+from controlplane.accounts.funds import Funds, LockedFunds
+from controlplane.accounts.ledger import Entry, Posting
+from controlplane.accounts.models import GatewayEpoch, Hold
+from controlplane.billing.charging import Bill, Cover, bill
+from controlplane.pricing.book import as_price
+from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.rating import Price
+from controlplane.usage.models import StagedUsage, UsageEvent
+from controlplane.usage.records import TokenUsage
+
+_log = logging.getLogger(__name__)
+
+_COPIED = (
+    "request_id",
+    "tenant_id",
+    "api_key_id",
+    "model",
+    "path",
+    "replica",
+    "thinking",
+    "streamed",
+    "finish_reason",
+    "started_at",
+    "first_token_at",
+    "finished_at",
+)
+
+
+class _Rejected(Exception):
+    """A staged row contradicts the database; a person must look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    row: StagedUsage
+    hold: Hold | None
+    price: Price
+    bill: Bill
+
+
+def settle(session: Session, limit: int = 100) -> int:
+    """Settle at most `limit` staged requests, oldest first; return how many were dealt with.
+
+    Several processes may settle at once: each claims rows of its own. A row that cannot be settled
+    is set aside with the reason and does not hold up the others. `limit` is small because a batch
+    keeps its accounts locked, and a new request of theirs waits that long.
+    """
+    claimed = session.scalars(
+        select(StagedUsage)
+        .where(StagedUsage.rejected.is_(None))
+        .order_by(StagedUsage.staged_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not claimed:
+        return 0
+    try:
+        with session.begin_nested():
+            _settle_batch(session, claimed)
+    except (_Rejected, exc.IntegrityError, exc.DataError):
+        for row in claimed:
+            _settle_alone(session, row)
+    return len(claimed)
+
+
+def release_dead(session: Session, limit: int = 1000) -> int:
+    """Release open holds that closed epochs left without any usage; return how many.
+
+    Such a request was never dispatched, or its journal is lost: it is waived.
+    """
+    request_ids = session.scalars(
+        select(Hold.request_id)
+        .join(GatewayEpoch, GatewayEpoch.id == Hold.epoch_id)
+        .where(
+            Hold.state == "open",
+            GatewayEpoch.closed_at.is_not(None),
+            ~select(StagedUsage).where(StagedUsage.request_id == Hold.request_id).exists(),
+        )
+        .limit(limit)
+    ).all()
+    released = holds.release(session, request_ids) if request_ids else 0
+    metrics.RELEASED_HOLDS.inc(released)
+    return released
+
+
+def waiting(session: Session) -> int:
+    """Return how many staged requests are in the queue."""
+    return session.execute(
+        select(func.count()).select_from(StagedUsage).where(StagedUsage.rejected.is_(None))
+    ).scalar_one()
+
+
+def _settle_alone(session: Session, row: StagedUsage) -> None:
+    try:
+        with session.begin_nested():
+            _settle_batch(session, [row])
+    except (_Rejected, exc.IntegrityError, exc.DataError) as error:
+        reason = str(error) if isinstance(error, _Rejected) else type(error).__name__
+        session.execute(
+            update(StagedUsage)
+            .where(StagedUsage.request_id == row.request_id)
+            .values(rejected=reason)
+            .execution_options(synchronize_session=False)
+        )
+        metrics.REJECTED_USAGE.inc()
+        _log.error("usage_rejected", extra={"request_id": row.request_id, "reason": reason})
+
+
+def _settle_batch(session: Session, rows: Sequence[StagedUsage]) -> None:
+    accounts = funds.lock(session, tenant_ids={row.tenant_id for row in rows}, platform=["revenue"])
+    # With the accounts locked, nobody else can settle or release these requests.
+    request_ids = [row.request_id for row in rows]
+    settled = set(
+        session.scalars(select(UsageEvent.request_id).where(UsageEvent.request_id.in_(request_ids)))
+    )
+    fresh = [row for row in rows if row.request_id not in settled]
+    charges = _charges(session, fresh, accounts)
+    if charges:
+        session.execute(
+            # One statement for all rows: without it, each change of a NULL starts another.
+            insert(UsageEvent).execution_options(render_nulls=True),
+            [_event(charge) for charge in charges],
+        )
+        ledger.post(session, [_posting(c, accounts) for c in charges if c.bill.charge_p])
+        _end_holds(session, charges)
+        funds.write(session, [*accounts.by_tenant.values(), *accounts.by_kind.values()])
+    session.execute(
+        delete(StagedUsage)
+        .where(StagedUsage.request_id.in_(request_ids))
+        .execution_options(synchronize_session=False)
+    )
+    for charge in charges:
+        _tell(charge)
+
+
+def _charges(session: Session, rows: Sequence[StagedUsage], accounts: LockedFunds) -> list[_Charge]:
+    """Decide every bill and take the ended holds off the locked accounts."""
+    found = session.scalars(
+        select(Hold)
+        .where(Hold.request_id.in_([row.request_id for row in rows]))
+        .execution_options(populate_existing=True)
+    )
+    hold_of = {hold.request_id: hold for hold in found}
+    version_ids = {row.price_version_id for row in rows}
+    version_ids |= {hold.price_version_id for hold in hold_of.values()}
+    versions = session.scalars(select(PriceVersion).where(PriceVersion.id.in_(version_ids)))
+    price_of = {version.id: as_price(version) for version in versions}
+    charges = []
+    charged_p: Counter[uuid.UUID] = Counter()
+    for row in rows:
+        hold = hold_of.get(row.request_id)
+        account = _account(row, hold, accounts)
+        version_id = hold.price_version_id if hold else row.price_version_id
+        decided = bill(
+            TokenUsage(row.hit_tokens, row.miss_tokens, row.output_tokens, row.reasoning_tokens),
+            price_of[version_id],
+            _cover(hold),
+            available_p=account.available_p - charged_p[row.tenant_id],
+        )
+        if hold is not None and hold.state == "open":
+            assert decided.charge_p <= hold.amount_p
+            account.held_p -= hold.amount_p
+        charged_p[row.tenant_id] += decided.charge_p
+        charges.append(_Charge(row, hold, price_of[version_id], decided))
+    return charges
+
+
+def _account(row: StagedUsage, hold: Hold | None, accounts: LockedFunds) -> Funds:
+    account = accounts.by_tenant.get(row.tenant_id)
+    if account is None:
+        raise _Rejected("the tenant does not exist")
+    if hold is not None and (hold.tenant_id, hold.api_key_id) != (row.tenant_id, row.api_key_id):
+        raise _Rejected("the hold is another key's")
+    return account
+
+
+def _cover(hold: Hold | None) -> Cover | None:
+    if hold is None:
+        return None
+    return Cover(hold.prompt_tokens, hold.completion_tokens, is_open=hold.state == "open")
+
+
+def _event(charge: _Charge) -> dict[str, object]:
+    usage = charge.bill.usage
+    event = {name: getattr(charge.row, name) for name in _COPIED}
+    return event | {
+        "hit_tokens": usage.hit_tokens,
+        "miss_tokens": usage.miss_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "price_version_id": charge.price.version_id,
+        "charge_p": charge.bill.charge_p,
+    }
+
+
+def _posting(charge: _Charge, accounts: LockedFunds) -> Posting:
+    account, revenue = accounts.by_tenant[charge.row.tenant_id], accounts.by_kind["revenue"]
+    return Posting(
+        kind="charge",
+        tenant_id=charge.row.tenant_id,
+        request_id=charge.row.request_id,
+        entries=[
+            *(Entry(account, -line.amount_p, line) for line in charge.bill.lines),
+            Entry(revenue, charge.bill.charge_p),
+        ],
+        reason=f"{charge.row.model} on {charge.row.path}",
+        author="settlement",
+    )
+
+
+def _end_holds(session: Session, charges: Sequence[_Charge]) -> None:
+    session.execute(
+        update(Hold)
+        .where(
+            Hold.request_id.in_([charge.row.request_id for charge in charges]),
+            Hold.state == "open",
+        )
+        .values(state="settled", closed_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _tell(charge: _Charge) -> None:
+    metrics.SETTLED_REQUESTS.inc()
+    metrics.SETTLED_PICODOLLARS.inc(charge.bill.charge_p)
+    if charge.bill.discrepancy is None:
+        return
+    row, billed = charge.row, charge.bill.usage
+    metrics.BILLING_DISCREPANCIES.labels(charge.bill.discrepancy).inc()
+    _log.error(
+        "billed_less_than_reported",
+        extra={
+            "request_id": row.request_id,
+            "replica": row.replica,
+            "reason": charge.bill.discrepancy,
+            "reported": [row.hit_tokens, row.miss_tokens, row.output_tokens],
+            "billed": [billed.hit_tokens, billed.miss_tokens, billed.output_tokens],
+        },
+    )

@@ -1,0 +1,1 @@
+"""What ticks: periodic jobs that claim rows."""

@@ -1,0 +1,120 @@
+"""The Celery app: its clock ticks, its worker claims rows from PostgreSQL. Run by the supervisor.
+
+    celery --app controlplane.jobs.app worker --pool solo
+    celery --app controlplane.jobs.app beat
+
+Messages carry nothing, so none can be lost: a tick that is missed, late or doubled changes nothing.
+Each expires before the next, and the clock stops ticking while its ticks are not read, so nothing
+piles up while no worker runs.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import cache
+
+from celery import Celery
+from celery.beat import PersistentScheduler, ScheduleEntry
+from celery.signals import setup_logging
+from kombu import Producer
+from redis.exceptions import RedisError
+from sqlalchemy import exc
+from sqlalchemy.orm import Session, sessionmaker
+
+from controlplane import log
+from controlplane.billing import settlement
+from controlplane.db import open_engine, session_factory
+from controlplane.metrics import USAGE_WAITING
+from controlplane.settings import Settings
+from controlplane.store import Store, open_store
+
+QUEUE = "flashplane-jobs"
+MOST_UNREAD = 8
+SETTLE_SECONDS = 1.0
+RELEASE_SECONDS = 2.0
+
+_settings = Settings()
+_log = logging.getLogger(__name__)
+
+
+def broker_url(redis_url: str) -> str:
+    """Return Celery's spelling of a Redis URL; it calls a Unix socket `redis+socket://`."""
+    return redis_url.replace("unix://", "redis+socket://", 1)
+
+
+app = Celery("flashplane", broker=broker_url(_settings.redis_url))
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    task_ignore_result=True,
+    task_default_queue=QUEUE,
+    worker_prefetch_multiplier=1,
+    beat_scheduler="controlplane.jobs.app:PatientScheduler",
+    beat_schedule={
+        "settle": {
+            "task": "controlplane.jobs.app.settle",
+            "schedule": SETTLE_SECONDS,
+            "options": {"expires": SETTLE_SECONDS},
+        },
+        "release_dead": {
+            "task": "controlplane.jobs.app.release_dead",
+            "schedule": RELEASE_SECONDS,
+            "options": {"expires": RELEASE_SECONDS},
+        },
+    },
+)
+
+
+class PatientScheduler(PersistentScheduler):
+    """A clock that holds its ticks while enough of them are unread."""
+
+    def apply_entry(self, entry: ScheduleEntry, producer: Producer | None = None) -> None:
+        try:
+            unread = _store().llen(QUEUE)
+        except RedisError:
+            _log.warning("broker_unavailable")
+            return
+        if unread < MOST_UNREAD:
+            super().apply_entry(entry, producer)
+
+
+@cache
+def _store() -> Store:
+    return open_store(_settings.redis_url)
+
+
+@setup_logging.connect
+def _configure_logging(**_: object) -> None:
+    # One file per process: the clock and the worker both run this module.
+    process = "beat" if "beat" in sys.argv else "jobs"
+    log.configure(process, log_dir=_settings.log_dir, level=_settings.log_level)
+
+
+@app.task
+def settle() -> None:
+    """Settle what is staged, until nothing is."""
+    while _tick(settlement.settle):
+        pass
+    USAGE_WAITING.set(_tick(settlement.waiting))
+
+
+@app.task
+def release_dead() -> None:
+    """Release what closed epochs still hold, until nothing is left."""
+    while _tick(settlement.release_dead):
+        pass
+
+
+@cache
+def _sessions() -> sessionmaker[Session]:
+    return session_factory(open_engine(_settings.database_url, pool_size=1))
+
+
+def _tick(step: Callable[[Session], int]) -> int:
+    """Return what one transaction dealt with; 0 while the database is down, the next tick tries."""
+    try:
+        with _sessions().begin() as session:
+            return step(session)
+    except (exc.OperationalError, exc.InterfaceError):
+        _log.warning("database_unavailable")
+        return 0

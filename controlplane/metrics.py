@@ -1,0 +1,21 @@
+"""Prometheus objects of the control plane's money path. Kept by usage, billing and jobs."""
+
+from prometheus_client import Counter, Gauge
+
+JOURNAL_DAMAGES = Counter(
+    "flashplane_journal_damages", "Journal segments that could not be read to their end"
+)
+SETTLED_REQUESTS = Counter("flashplane_settled_requests", "Requests settled")
+SETTLED_PICODOLLARS = Counter("flashplane_settled_picodollars", "Sum of all charges, in p$")
+BILLING_DISCREPANCIES = Counter(
+    "flashplane_billing_discrepancies",
+    "Requests billed for fewer tokens than their engine reported",
+    ["reason"],
+)
+REJECTED_USAGE = Counter(
+    "flashplane_rejected_usage", "Staged usage rows that cannot be settled and wait for a person"
+)
+RELEASED_HOLDS = Counter(
+    "flashplane_released_holds", "Holds of dead gateways released without a bill"
+)
+USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")

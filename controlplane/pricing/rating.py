@@ -1,0 +1,54 @@
+"""What tokens cost: pure integer products, no rounding anywhere.
+
+Called by holds (the bound before a request) and by settlement (the charge after it), so that both
+speak of the same price.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+TokenClass = Literal["hit", "miss", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One price version. Rates are p$ per token; the book keeps hit <= miss."""
+
+    version_id: uuid.UUID
+    model: str
+    path: str
+    hit_rate_p: int
+    miss_rate_p: int
+    output_rate_p: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """One class of tokens on a bill: amount_p = tokens * rate_p."""
+
+    token_class: TokenClass
+    tokens: int
+    rate_p: int
+    amount_p: int
+
+
+def charge_lines(
+    price: Price, *, hit_tokens: int, miss_tokens: int, output_tokens: int
+) -> list[ChargeLine]:
+    """Return the bill of a request, a line for each class that costs something."""
+    classes: tuple[tuple[TokenClass, int, int], ...] = (
+        ("hit", hit_tokens, price.hit_rate_p),
+        ("miss", miss_tokens, price.miss_rate_p),
+        ("output", output_tokens, price.output_rate_p),
+    )
+    return [
+        ChargeLine(token_class, tokens, rate_p, tokens * rate_p)
+        for token_class, tokens, rate_p in classes
+        if tokens * rate_p
+    ]
+
+
+def bound_p(price: Price, *, prompt_tokens: int, completion_tokens: int) -> int:
+    """Return the most that so many tokens can cost: every prompt token a miss."""
+    return prompt_tokens * price.miss_rate_p + completion_tokens * price.output_rate_p
