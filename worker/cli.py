@@ -44,6 +44,15 @@ class DType(StrEnum):
     OFFICIAL = "official"
 
 
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"flashplane-worker {importlib.metadata.version('flashplane')}")
@@ -90,7 +99,10 @@ def serve(
     drain_seconds: Annotated[
         int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
     ] = 30,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="Least level told.")] = LogLevel.INFO,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Write JSON logs here, rotated; else to stderr.")
+    ] = None,
 ) -> None:
     """Serve a model directory until SIGTERM.
 
@@ -102,8 +114,8 @@ def serve(
     from worker.server.launch import serve as run
     from worker.server.log import configure
 
-    configure(log_level)
     try:
+        configure(log_level.value, log_file)
         page_tokens = ModelConfig.from_dir(directory).page_tokens
         set_threads(threads)
         engine = EngineConfig(
@@ -127,7 +139,7 @@ def serve(
             ),
             engine,
         )
-    except WorkerError as error:
+    except (WorkerError, OSError) as error:
         _fail(error)
 
 

@@ -17,7 +17,7 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How to choose tokens. `temperature` 0 is greedy: the highest logit, lowest id on a tie."""
 
-    max_tokens: int
+    max_tokens: int  # 0: only the prompt is run, for `prompt_logprobs`
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: off

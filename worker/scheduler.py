@@ -211,7 +211,7 @@ class Scheduler:
             kept = self._cache.reserve_snapshot(request, end)
             if kept is not None:
                 batch.copies_after.append((request.state_slot, kept))
-        samples = end == request.token_count
+        samples = end == request.token_count and request.sampling.max_tokens > 0
         batch.sequences.append(
             ScheduledSequence(
                 request_id=request.request_id,

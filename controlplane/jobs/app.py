@@ -32,6 +32,7 @@ QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
+TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ def _configure_logging(**_: object) -> None:
     # One file per process: the clock and the worker both run this module.
     process = "beat" if "beat" in sys.argv else "jobs"
     log.configure(process, log_dir=_settings.log_dir, level=_settings.log_level)
+    # Celery tells every tick, three lines a second, whether or not there was anything to do.
+    for name in TICK_LOGGERS:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
 
 
 @app.task

@@ -70,7 +70,7 @@ def valkey_service(server: Valkey) -> Service:
 
 
 def worker_service(
-    model_dir: Path, addresses: Addresses, *, model: str, max_model_len: int
+    model_dir: Path, addresses: Addresses, *, model: str, max_model_len: int, log_file: Path
 ) -> Service:
     """The engine worker on the CPU; needs no other service."""
     program = Path(sys.executable).with_name("flashplane-worker")
@@ -81,7 +81,7 @@ def worker_service(
             *("--host", "127.0.0.1", "--port", str(addresses.worker_port)),
             *("--device", "cpu", "--dtype", "float32"),
             *("--max-model-len", str(max_model_len), "--served-model-name", model),
-            *("--drain-seconds", str(WORKER_DRAIN_SECONDS)),
+            *("--drain-seconds", str(WORKER_DRAIN_SECONDS), "--log-file", os.fspath(log_file)),
         ),
         is_ready=_answers(f"{addresses.worker_url}/health"),
         stop_timeout_seconds=WORKER_DRAIN_SECONDS + 10,

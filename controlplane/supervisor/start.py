@@ -125,7 +125,11 @@ class Start:
                 _write_tiny_model(self.layout.model)
         self.tree.start(
             worker_service(
-                self.layout.model, self.addresses, model=MODEL, max_model_len=self.max_model_len
+                self.layout.model,
+                self.addresses,
+                model=MODEL,
+                max_model_len=self.max_model_len,
+                log_file=self.layout.logs / "worker.log",
             )
         )
 

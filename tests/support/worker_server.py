@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import httpx
 import uvicorn
+from support.polling import until
 
-from tests.support.polling import until
 from worker.server.app import create_app
 from worker.server.generation import Serving
 

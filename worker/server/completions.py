@@ -9,7 +9,7 @@ from worker.batch import TokenLogprob
 from worker.encoding.chat import MOST_UNLIKELY_LOGPROB
 from worker.encoding.stops import StopScanner
 from worker.encoding.tokenizer import IncrementalDecoder, Tokenizer
-from worker.errors import InvalidRequest
+from worker.errors import InvalidParameter, InvalidRequest
 from worker.request import FinishReason, Request
 from worker.server.answer import Answer, EventStream
 from worker.server.generation import Generation, Serving, generation
@@ -25,8 +25,11 @@ class CompletionText:
     """The text and log-probabilities of one completion, piece by piece. Starts with the prompt
     when `echo` is given."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: list[str], *, logprobs: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: list[str], *, logprobs: bool, name_by_id: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
+        self._name_by_id = name_by_id
         self._decoder = IncrementalDecoder(tokenizer)
         self._scanner = StopScanner(stops)
         self._with_logprobs = logprobs
@@ -69,16 +72,19 @@ class CompletionText:
     def _list(self, token_id: int, token: TokenLogprob | None) -> None:
         text = self._tokenizer.text(token_id)
         entries = self._logprobs
-        entries["tokens"].append(text)
+        entries["tokens"].append(self._name(token_id))
         entries["text_offset"].append(self._offset)
         self._offset += len(text)
         if token is None:
             entries["token_logprobs"].append(None)
             entries["top_logprobs"].append(None)
         else:
-            top = {self._tokenizer.text(i): _finite(logprob) for i, logprob in token.top}
+            top = {self._name(i): _finite(logprob) for i, logprob in token.top}
             entries["token_logprobs"].append(_finite(token.logprob))
             entries["top_logprobs"].append(top)
+
+    def _name(self, token_id: int) -> str:
+        return f"token_id:{token_id}" if self._name_by_id else self._tokenizer.text(token_id)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str | list[int]) -> list[int]:
@@ -96,7 +102,12 @@ def answer_completion(
 ) -> Answer:
     """The answer to a checked request, in logs `name`. Raises RequestError."""
     request = _engine_request(serving, fields, token_ids)
-    text = CompletionText(serving.tokenizer, fields.stops, logprobs=fields.logprobs is not None)
+    text = CompletionText(
+        serving.tokenizer,
+        fields.stops,
+        logprobs=fields.logprobs is not None,
+        name_by_id=bool(fields.return_tokens_as_token_ids),
+    )
     document = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -121,12 +132,14 @@ def _engine_request(serving: Serving, fields: CompletionFields, token_ids: list[
         raise InvalidRequest("suffix is not supported", param="suffix")
     if fields.best_of not in (None, 1):
         raise InvalidRequest("best_of must be 1", param="best_of")
+    if fields.max_tokens == 0 and not fields.echo:
+        raise InvalidParameter("max_tokens must be at least 1 without echo", param="max_tokens")
     check_prompt(token_ids, fields, serving.limits)
     serving.client.check_available()
     sampling = sampling_params(
         fields,
         serving.limits,
-        max_tokens=fields.max_tokens or DEFAULT_COMPLETION_TOKENS,
+        max_tokens=DEFAULT_COMPLETION_TOKENS if fields.max_tokens is None else fields.max_tokens,
         prompt_tokens=len(token_ids),
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
@@ -143,14 +156,14 @@ async def _pieces(
     while running.finish_reason is None and not text.stopped:
         progress = await running.next()
         prompt_logprobs += progress.prompt_logprobs
-        if progress.token is None:
+        if progress.token is None and progress.finish_reason is None:
             continue
         if fields.echo and not echoed:
             text.echo(request.prompt_token_ids, prompt_logprobs)
             yield _choice(text.prompt_text(fields.prompt), text, None)
             echoed = True
         # A stop token ends the text and is counted, but is no part of it.
-        if progress.finish_reason is not FinishReason.STOP:
+        if progress.token is not None and progress.finish_reason is not FinishReason.STOP:
             yield _choice(text.push(progress.token), text, None)
     rest = "" if text.stopped else text.finish()
     yield _choice(rest, text, running.finish_reason or FinishReason.STOP)

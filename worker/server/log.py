@@ -1,9 +1,14 @@
-"""JSON log lines on stderr. Nothing that a caller typed and no key is ever passed to a logger."""
+"""JSON log lines. Nothing that a caller typed and no key is ever passed to a logger."""
 
 import json
 import logging
 import sys
 import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+ROTATE_BYTES = 10 * 10**6
+ROTATED_FILES = 5
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,8 +28,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(level: str) -> None:
-    """Send every logger's records to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: str, file: Path | None = None) -> None:
+    """Send every logger's records as JSON to `file`, rotated, or to stderr.
+
+    Raises OSError: the file cannot be written.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        handler = RotatingFileHandler(
+            file, maxBytes=ROTATE_BYTES, backupCount=ROTATED_FILES, encoding="utf-8"
+        )
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -88,13 +88,19 @@ class ChatFields(GenerationFields, kw_only=True):
 
 
 class CompletionFields(GenerationFields, kw_only=True):
-    """A plain completion. `prompt`: text, never control tokens; or token ids, taken as they are."""
+    """A plain completion. `prompt`: text, never control tokens; or token ids, taken as they are.
+
+    `max_tokens` 0 with `echo` scores the prompt alone. `return_tokens_as_token_ids` (vLLM's) names
+    tokens in log-probabilities `token_id:N`: different ids may share a text.
+    """
 
     prompt: str | list[TokenId]
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_OUTPUT_TOKENS)] | None = None
     echo: bool | None = None
     logprobs: Logprobs | None = None
     best_of: int | None = None
     suffix: str | None = None
+    return_tokens_as_token_ids: bool | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):

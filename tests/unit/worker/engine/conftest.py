@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.running_engine import ENGINE, RunningEngine
 
-from tests.support.running_engine import ENGINE, RunningEngine
 from worker.config import ModelConfig
 from worker.engine.build import build_scheduler
 from worker.engine.client import EngineClient

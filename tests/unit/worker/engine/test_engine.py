@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
+from support.running_engine import ENGINE, RunningEngine
 
-from tests.support.running_engine import ENGINE, RunningEngine
 from worker.errors import Unavailable
 from worker.request import FinishReason, Request, SamplingParams
 

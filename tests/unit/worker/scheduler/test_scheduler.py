@@ -1,4 +1,5 @@
-from tests.support.paper_runner import PaperRunner, next_token
+from support.paper_runner import PaperRunner, next_token
+
 from worker.batch import Batch, SequenceOutput
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request, SamplingParams

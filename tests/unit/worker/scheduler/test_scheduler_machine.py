@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.paper_runner import PaperRunner, next_token
 
-from tests.support.paper_runner import PaperRunner, next_token
 from worker.batch import Batch
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request, SamplingParams

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.polling import until
+from support.worker_server import served
 
-from tests.support.polling import until
-from tests.support.worker_server import served
 from worker.config import EngineConfig
 from worker.server.launch import ServeConfig, build_serving
 

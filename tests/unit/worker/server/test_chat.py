@@ -5,8 +5,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-from tests.support.polling import until
+from support.polling import until
 
 MODEL = "deepseek-v4-flash"
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -46,6 +46,33 @@ def test_echo_scores_every_prompt_token_but_the_first(http: httpx.Client) -> Non
     assert listed["text_offset"] == sorted(listed["text_offset"])
 
 
+def test_a_prompt_alone_is_scored(http: httpx.Client) -> None:
+    whole = complete(http, echo=True, logprobs=2)
+    alone = complete(http, echo=True, logprobs=2, max_tokens=0)
+    choice, count = alone["choices"][0], alone["usage"]["prompt_tokens"]
+    assert (choice["text"], choice["finish_reason"]) == (GREEDY["prompt"], "length")
+    assert alone["usage"]["completion_tokens"] == 0
+    listed = whole["choices"][0]["logprobs"]["token_logprobs"][1:count]
+    assert choice["logprobs"]["token_logprobs"][1:] == pytest.approx(listed, abs=1e-4)
+
+
+def test_nothing_at_all_is_refused(http: httpx.Client) -> None:
+    response = http.post("/v1/completions", json={**GREEDY, "max_tokens": 0})
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "max_tokens"
+
+
+def test_tokens_are_named_by_id_when_asked(http: httpx.Client) -> None:
+    ids = list(range(100, 110))
+    document = complete(
+        http, prompt=ids, echo=True, logprobs=20, max_tokens=1, return_tokens_as_token_ids=True
+    )
+    listed = document["choices"][0]["logprobs"]
+    assert listed["tokens"][:10] == [f"token_id:{i}" for i in ids]
+    # By id no two alternatives fall together, as the many pieces of broken UTF-8 would by text.
+    assert [len(top) for top in listed["top_logprobs"][1:]] == [20] * 10
+
+
 def test_scores_equal_those_of_generation(http: httpx.Client) -> None:
     generated = complete(http, logprobs=0)["choices"][0]["logprobs"]
     prompt = http.post("/tokenize", json={"prompt": GREEDY["prompt"]}).json()["tokens"]

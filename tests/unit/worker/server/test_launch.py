@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.polling import until
+from support.worker_server import healthy
 
-from tests.support.polling import until
-from tests.support.worker_server import healthy
 from worker.batch import Batch, SequenceOutput, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.encoding.chat import ChatEncoding
