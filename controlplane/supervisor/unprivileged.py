@@ -1,11 +1,13 @@
-"""How PostgreSQL's programs are run, which refuse to be run by root.
+"""How PostgreSQL's programs are run, which refuse to be run by root, or by a user without a name.
 
-Root runs them in a user namespace where root is called nobody: files keep their owner and no folder
-is opened up. Where the kernel forbids that, they run as nobody, in a folder of nobody's that holds
-copies of them, since nobody may not enter root's home. Called by `start`, `doctor` and `postgres`.
+Both run them in a user namespace where they are called nobody: files keep their owner and no folder
+is opened up. Where the kernel forbids that, root runs them as nobody, in a folder of nobody's that
+holds copies of them, since nobody may not enter root's home. Called by `start`, `doctor` and
+`postgres`.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -32,8 +34,8 @@ class Programs:
 
 
 def installed_programs() -> Programs:
-    """Return the wheel's programs, run by us or, if we are root, in a user namespace."""
-    return Programs(postgres_program("postgres").parent, NAMESPACE if os.geteuid() == 0 else ())
+    """Return the wheel's programs, run by us as we are or, if that is refused, as nobody."""
+    return Programs(postgres_program("postgres").parent, NAMESPACE if _is_refused() else ())
 
 
 def needs_nobody() -> bool:
@@ -67,3 +69,12 @@ def nobodys_programs(folder: Path) -> Programs:
             target.parent.mkdir(exist_ok=True)
             unfinished.rename(target)
     return Programs(folder / package.name / "pginstall" / "bin", AS_NOBODY)
+
+
+def _is_refused() -> bool:
+    """Whether PostgreSQL refuses to be run by this user: root, or one without a passwd entry, as
+    containers with arbitrary user ids have."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_uid == 0
+    except KeyError:
+        return True
