@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -181,7 +180,10 @@ def _published(directory: Path) -> Iterator[Path]:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory} already exists and is not an empty directory")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    # One name for all tries: a writer that is killed leaves it to the next, which starts anew.
+    work = directory.parent / f".{directory.name}.unfinished"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
     try:
         yield work
         work.chmod(0o755)
