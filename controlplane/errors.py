@@ -6,13 +6,11 @@
     │   └── UnprocessableRequest       422     invalid_request_error     invalid_parameter
     ├── AuthenticationFailed           401     authentication_error      invalid_api_key
     ├── InsufficientBalance            402     insufficient_balance      insufficient_balance
-    ├── PermissionDenied               403     permission_error          permission_denied
     ├── NotFound                       404     not_found_error           not_found
     │   └── ModelNotFound              404     invalid_request_error     model_not_found
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
     ├── Conflict                       409     conflict_error            conflict
     ├── RequestTooLarge                413     invalid_request_error     request_too_large
-    ├── RateLimited                    429     rate_limit_error          rate_limit_exceeded
     ├── InternalError                  500     server_error              internal_error
     └── Unavailable                    503     server_error              (given), Retry-After
 
@@ -94,14 +92,6 @@ class InsufficientBalance(ControlPlaneError):
     default_code = "insufficient_balance"
 
 
-class PermissionDenied(ControlPlaneError):
-    """A known caller who may not do this."""
-
-    status = 403
-    type = "permission_error"
-    default_code = "permission_denied"
-
-
 class NotFound(ControlPlaneError):
     """No such thing, or not the caller's."""
 
@@ -139,21 +129,6 @@ class RequestTooLarge(ControlPlaneError):
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
-
-
-class RateLimited(ControlPlaneError):
-    """Too many requests at once."""
-
-    status = 429
-    type = "rate_limit_error"
-    default_code = "rate_limit_exceeded"
-
-    def __init__(self, message: str, *, retry_after_seconds: int = 1, **kwargs: str | None) -> None:
-        super().__init__(message, **kwargs)
-        self.retry_after_seconds = retry_after_seconds
-
-    def headers(self) -> dict[str, str]:
-        return {"retry-after": str(self.retry_after_seconds)}
 
 
 class InternalError(ControlPlaneError):

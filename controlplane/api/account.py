@@ -25,6 +25,7 @@ router = APIRouter(tags=["account"])
 
 
 @router.get("/user/balance")
+@router.get("/v1/user/balance", include_in_schema=False)
 def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
     """Show what may still be spent, in DeepSeek's shape."""
     available_p = ledger.balance(session, tenant_id=tenant.tenant_id).available_p

@@ -6,6 +6,7 @@ its client's leaving. The fallback is the tenants' REST API; the gateway knows n
 """
 
 import asyncio
+import ipaddress
 import logging
 import uuid
 
@@ -19,6 +20,7 @@ from controlplane.errors import (
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
+    NotFound,
     RequestTooLarge,
     StartupError,
     Unavailable,
@@ -48,6 +50,21 @@ def create_app(settings: Settings, fallback: ASGIApp) -> ASGIApp:
         StartupError: a setting makes no sense.
     """
     return _App(Gateway(settings), settings, fallback)
+
+
+def _refuse_strangers(scope: Scope) -> None:
+    """Metrics are the platform's, on the customers' origin: only this machine may read them.
+
+    Raises:
+        NotFound: the peer is another machine.
+    """
+    host, _ = scope.get("client") or ("", 0)
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local:
+        raise NotFound("There is nothing here.")
 
 
 class _ClientLeft(Exception):
@@ -89,6 +106,7 @@ class _App:
         if path == CHAT:
             await self._chat(scope, receive, reply, request_id)
         elif path == "/metrics":
+            _refuse_strangers(scope)
             await reply.text(generate_latest(), CONTENT_TYPE_LATEST.encode())
         elif path == "/health":
             await reply.json(200, b'{"status":"ok"}')

@@ -14,7 +14,11 @@ from controlplane.supervisor.process import Identity
 
 @dataclass(frozen=True)
 class Announcement:
-    """Where the product listens and what opens it. `base_url` is ready for an OpenAI client."""
+    """Where the product listens and what opens it.
+
+    `base_url` is the customers' origin, ready for an OpenAI client: as at DeepSeek, every path
+    answers with and without `/v1`.
+    """
 
     base_url: str
     api_key: str
@@ -26,7 +30,7 @@ class Announcement:
 
     def save(self, path: Path, processes: Mapping[str, Identity]) -> None:
         """Write `up.json`, readable by its owner alone."""
-        pids = {name: asdict(identity) for name, identity in processes.items()}
+        pids = {name: identity.pid for name, identity in processes.items()}
         write_json(path, {**asdict(self), "pids": pids})
 
 
@@ -49,7 +53,7 @@ Flashplane is ready.
   admin API  {it.admin_url}/docs
   admin key  {it.admin_key}
 
-curl {it.base_url}/chat/completions \\
+curl {it.base_url}/v1/chat/completions \\
   -H 'Authorization: Bearer {it.api_key}' -H 'Content-Type: application/json' \\
   -d '{{"model": "{model}", "max_tokens": 32, "messages": [{{"role": "user", "content": "Hi"}}]}}'
 

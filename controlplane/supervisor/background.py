@@ -97,7 +97,7 @@ def join_running(layout: Layout, addresses: Addresses, *, fresh: bool) -> Announ
                 f"{layout.supervisor_log}, or end it with `flashplane down`."
             )
         time.sleep(POLL_SECONDS)
-    asked = (f"{addresses.gateway_url}/v1", addresses.admin_url, addresses.worker_url)
+    asked = (addresses.gateway_url, addresses.admin_url, addresses.worker_url)
     if fresh or asked != (running.base_url, running.admin_url, running.worker_url):
         raise AlreadyRunning(
             f"Flashplane is already running in {layout.root}, pid {supervisor.pid}, at "
@@ -148,7 +148,7 @@ def process_statuses(layout: Layout) -> list[ProcessStatus]:
 
 
 def _announced_by(layout: Layout, pid: int) -> Announcement | None:
-    if read_json(layout.up_file).get("pids", {}).get(SUPERVISOR, {}).get("pid") != pid:
+    if read_json(layout.up_file).get("pids", {}).get(SUPERVISOR) != pid:
         return None
     return read_announcement(layout.up_file)
 

@@ -178,7 +178,7 @@ class Start:
 
     def _announcement(self, secrets: Secrets) -> Announcement:
         return Announcement(
-            base_url=f"{self.addresses.gateway_url}/v1",
+            base_url=self.addresses.gateway_url,
             api_key=secrets.api_key,
             admin_url=self.addresses.admin_url,
             admin_key=secrets.admin_key,

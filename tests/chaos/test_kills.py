@@ -92,7 +92,7 @@ def new_seed() -> int:
 
 async def assert_comes_back_exact(target: Product, victim: str, *, seed: int) -> None:
     up = target.announced()
-    outcomes = await kill_while_streaming(up, up["pids"][victim]["pid"], seed=seed)
+    outcomes = await kill_while_streaming(up, up["pids"][victim], seed=seed)
     until(lambda: answers(up), seconds=60, what=f"answers again, seed {seed}")
     until(lambda: exact(up), seconds=15, what=f"exact books, seed {seed}")
     assert_billed_what_was_seen(up, outcomes)
@@ -107,16 +107,16 @@ async def test_a_killed_child_is_restarted_and_the_books_are_exact(
 
 async def test_the_next_up_cleans_up_after_a_killed_supervisor(target: Product) -> None:
     up, seed = target.announced(), new_seed()
-    outcomes = await kill_while_streaming(up, up["pids"]["supervisor"]["pid"], seed=seed)
+    outcomes = await kill_while_streaming(up, up["pids"]["supervisor"], seed=seed)
     again = target.up()
-    assert again["pids"]["supervisor"]["pid"] != up["pids"]["supervisor"]["pid"]
+    assert again["pids"]["supervisor"] != up["pids"]["supervisor"]
     until(lambda: exact(again), seconds=15, what=f"exact books, seed {seed}")
     assert_billed_what_was_seen(again, outcomes)
 
 
 async def test_everything_killed_at_once(target: Product) -> None:
     up, seed = target.announced(), new_seed()
-    pids = {name: process["pid"] for name, process in up["pids"].items()}
+    pids = dict(up["pids"])
     os.kill(pids["supervisor"], signal.SIGSTOP)  # or it would mend what is killed one by one
     outcomes = await kill_while_streaming(up, pids.pop("gateway"), seed=seed)
     for pid in pids.values():

@@ -15,9 +15,10 @@ MODEL = "deepseek-v4-flash"
 HIT_RATE_P, MISS_RATE_P, OUTPUT_RATE_P = 2_800, 140_000, 280_000
 
 
-@pytest.fixture
-def client(up: dict[str, Any]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=up["base_url"], api_key=up["api_key"], max_retries=0)
+@pytest.fixture(params=["", "/v1"])
+def client(up: dict[str, Any], request: pytest.FixtureRequest) -> openai.OpenAI:
+    url = up["base_url"] + request.param
+    return openai.OpenAI(base_url=url, api_key=up["api_key"], max_retries=0)
 
 
 def thinking(enabled: bool) -> dict[str, Any]:
@@ -110,6 +111,28 @@ def test_repeated_long_prompt_hits_the_cache_and_costs_the_exact_difference(
     assert charges == [cost_p(first), cost_p(second)]
 
 
+def test_a_prefix_is_shared_within_a_tenant_and_with_nobody_else(
+    up: dict[str, Any], client: openai.OpenAI
+) -> None:
+    text = f"{uuid.uuid4()} " + "the quick brown fox jumps over the lazy dog " * 100
+
+    def hits(who: openai.OpenAI, salt: str) -> int:
+        usage = who.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": text}],
+            max_tokens=1,
+            extra_body={**thinking(False), "cache_salt": salt},
+        ).usage
+        assert usage is not None
+        return usage.prompt_cache_hit_tokens
+
+    other = openai.OpenAI(base_url=up["base_url"], api_key=_key_of_another_tenant(up))
+    assert hits(client, "a") == 0
+    assert hits(other, "a") == 0
+    assert hits(client, "b") > 0
+    assert hits(other, "b") > 0
+
+
 def test_langchain_openai_counts_a_stream_right(up: dict[str, Any]) -> None:
     model = ChatOpenAI(
         model=MODEL,
@@ -145,9 +168,20 @@ def _assert_stream_usage(model: Any) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
+def _key_of_another_tenant(up: dict[str, Any]) -> str:
+    headers = {"authorization": f"Bearer {up['admin_key']}"}
+    with httpx.Client(base_url=f"{up['admin_url']}/admin/v1", headers=headers) as admin:
+        name = f"other-{uuid.uuid4()}"
+        tenant = admin.post("/tenants", json={"name": name}).raise_for_status().json()
+        money = {"amount_usd": "1.00", "reason": "test"}
+        admin.post(f"/tenants/{tenant['id']}/top-ups", json=money).raise_for_status()
+        key = admin.post(f"/tenants/{tenant['id']}/keys", json={"name": "k"}).raise_for_status()
+        return str(key.json()["key"])
+
+
 def _settled_charge_p(up: dict[str, Any], request_id: str) -> int:
     """The receipt's charge, waited for: settlement follows the answer within seconds."""
-    url = f"{up['base_url']}/account/usage/{request_id}"
+    url = f"{up['base_url']}/v1/account/usage/{request_id}"
     with httpx.Client(headers={"authorization": f"Bearer {up['api_key']}"}) as http:
 
         def receipt() -> dict[str, Any] | None:

@@ -90,15 +90,15 @@ def test_after_the_supervisor_was_killed_the_next_up_replaces_its_children(
     stopped: Product,
 ) -> None:
     first = stopped.up()
-    orphans = {name: it["pid"] for name, it in first["pids"].items() if name != "supervisor"}
-    kill(first["pids"]["supervisor"]["pid"])
+    orphans = {name: pid for name, pid in first["pids"].items() if name != "supervisor"}
+    kill(first["pids"]["supervisor"])
     assert all(identify(pid) for pid in orphans.values())
     result = stopped.command("up", "--detach", *stopped.flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"Stopping gateway, pid {orphans['gateway']}, left by a supervisor" in result.stdout
     assert not any(identify(pid) for pid in orphans.values())
     assert models_status(stopped.announced(), first["api_key"]) == 200
-    kill(stopped.announced()["pids"]["supervisor"]["pid"])
+    kill(stopped.announced()["pids"]["supervisor"])
     stopped.down()
     assert processes_of(stopped.folder) == {}
 
