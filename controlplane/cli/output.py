@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+PIPED_WIDTH = 1000  # a pipe has no width to fit, and a program wants a row a line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most rows.")]
@@ -18,10 +20,14 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*columns)
+    # Nothing is ever cut: an id or a sum with its end missing is worse than a tall row.
+    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
     if not rows:
         typer.echo("none")
 
