@@ -1,10 +1,12 @@
-"""`flashplane-worker`: serve a model directory, write a tiny one."""
+"""`flashplane-worker`: serve a model directory, look into one, write a tiny one."""
 
+import dataclasses
 import importlib.metadata
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -25,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model_app = typer.Typer(help="Make model directories.", no_args_is_help=True)
+model_app = typer.Typer(help="Make and inspect model directories.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 
 
@@ -158,6 +160,34 @@ def tiny(
     typer.echo(f"wrote {directory}")
 
 
-def _fail(error: Exception) -> None:
+@model_app.command()
+def inspect(
+    directory: Annotated[Path, typer.Argument(help="Model directory.")],
+    dtype: Annotated[DType, typer.Option(help="Arithmetic to serve it in.")] = DType.BFLOAT16,
+    ep_size: Annotated[
+        int, typer.Option(min=1, help="Ranks that share the routed experts between them.")
+    ] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The whole report as one JSON object.")
+    ] = False,
+) -> None:
+    """Check a checkpoint's headers; tell its geometry and storage, and the memory serving takes.
+
+    Reads no weights, and takes seconds.
+    """
+    from worker.runner.inspection import as_text
+    from worker.runner.inspection import inspect as run
+
+    try:
+        report = run(directory, dtype=dtype.value, ep_size=ep_size)
+    except (WorkerError, OSError) as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        typer.echo(as_text(report))
+
+
+def _fail(error: Exception) -> NoReturn:
     typer.echo(f"flashplane-worker: {error}", err=True)
     sys.exit(1)

@@ -16,22 +16,23 @@ MODEL_TYPE = "deepseek_v4"
 CSA_RATIO = 4  # the one ratio with overlapping pooling and an indexer; any other nonzero is HCA
 PAGE_TOKENS = 256
 
-# Keys whose one implemented value is checked rather than carried around.
-FIXED: dict[str, object] = {
-    "scoring_func": "sqrtsoftplus",
-    "topk_method": "noaux_tc",
-    "norm_topk_prob": True,
-    "n_shared_experts": 1,
-    "num_key_value_heads": 1,
-    "tie_word_embeddings": False,
-    "hidden_act": "silu",
-    "expert_dtype": "fp4",
+# Keys that are checked rather than carried around: the values implemented, the official one first.
+# How tensors are stored is read from the checkpoint's own headers; here it only has to be known.
+FIXED: dict[str, tuple[object, ...]] = {
+    "scoring_func": ("sqrtsoftplus",),
+    "topk_method": ("noaux_tc",),
+    "norm_topk_prob": (True,),
+    "n_shared_experts": (1,),
+    "num_key_value_heads": (1,),
+    "tie_word_embeddings": (False,),
+    "hidden_act": ("silu",),
+    "expert_dtype": ("fp4", "fp8", "bf16"),
 }
-FIXED_QUANTIZATION: dict[str, object] = {
-    "quant_method": "fp8",
-    "fmt": "e4m3",
-    "scale_fmt": "ue8m0",
-    "weight_block_size": [128, 128],
+FIXED_QUANTIZATION: dict[str, tuple[object, ...]] = {
+    "quant_method": ("fp8",),
+    "fmt": ("e4m3",),
+    "scale_fmt": ("ue8m0", "float"),
+    "weight_block_size": ([128, 128],),
 }
 
 
@@ -117,7 +118,10 @@ class ModelConfig:
         if raw.get("model_type") != MODEL_TYPE:
             raise UnsupportedModelError(str(raw.get("model_type")))
         _require_fixed(raw, FIXED)
-        _require_fixed(raw.get("quantization_config"), FIXED_QUANTIZATION, "quantization_config.")
+        quantization = raw.get("quantization_config")
+        if quantization is not None:  # absent where nothing is quantised
+            _require_fixed(quantization, FIXED_QUANTIZATION, "quantization_config.")
+        raw = _original_keys(raw)
         values: dict[str, Any] = {
             name: _number(raw, name, kind)
             for name, kind in cls.__annotations__.items()
@@ -172,14 +176,43 @@ def _yarn(raw: object) -> Yarn | None:
     )
 
 
-def _require_fixed(raw: object, expected: dict[str, object], prefix: str = "") -> None:
+def _require_fixed(raw: object, expected: dict[str, tuple[object, ...]], prefix: str = "") -> None:
     if not isinstance(raw, dict):
         raise ConfigError(f"config.json: {prefix.rstrip('.')} must be an object")
-    for name, value in expected.items():
-        if raw.get(name, value) != value:
+    for name, values in expected.items():
+        if raw.get(name, values[0]) not in values:
+            known = " or ".join(map(repr, values))
             raise ConfigError(
-                f"config.json: {prefix}{name} is {raw[name]!r}; only {value!r} is implemented"
+                f"config.json: {prefix}{name} is {raw[name]!r}; only {known} is implemented"
             )
+
+
+def _original_keys(raw: dict[str, Any]) -> dict[str, Any]:
+    """Undo what transformers rewrites when it saves a config; an original one is returned as is."""
+    if "compress_ratios" in raw or "layer_types" not in raw:
+        return raw
+    try:
+        rates = {"sliding_attention": 0, **raw["compress_rates"]}
+        ratios = [rates[kind] for kind in raw["layer_types"]]
+        hashed = [kind == "hash_moe" for kind in raw["mlp_layer_types"]]
+        main, compress = raw["rope_parameters"]["main"], raw["rope_parameters"]["compress"]
+        thetas = main["rope_theta"], compress["rope_theta"]
+        plain = compress["rope_type"] == "default"
+        mtp_layers = int(raw["num_nextn_predict_layers"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.json was rewritten by transformers, and {error} is not usable; "
+            "put the original config.json in its place"
+        ) from error
+    if hashed != sorted(hashed, reverse=True):
+        raise ConfigError("config.json: mlp_layer_types must have the hash layers first")
+    return raw | {
+        "compress_ratios": ratios + [0] * mtp_layers,
+        "num_hash_layers": sum(hashed),
+        "rope_theta": thetas[0],
+        "compress_rope_theta": thetas[1],
+        "rope_scaling": None if plain else compress,
+    }
 
 
 def _problems(c: ModelConfig) -> list[str]:

@@ -162,7 +162,7 @@ class Scheduler:
             end = self._chunk_end(request, budget)
             if not self._cache.extend(request, end):
                 self._cache.unpin(admission.snapshot)
-                self._cache.release(request)
+                self._cache.vacate(request)
                 return
             self._running.append(self._waiting.popleft())
             if request.request_id not in self._admitted_once:
@@ -199,7 +199,7 @@ class Scheduler:
         return True
 
     def _preempt(self, request: Request) -> None:
-        self._cache.release(request)
+        self._cache.vacate(request)
         self._running.remove(request)
         self._waiting.appendleft(request)
         self._preemptions += 1

@@ -110,6 +110,20 @@ def test_dequantised_weights_equal_those_of_transformers(
         assert torch.equal(ours[name], tensor), name
 
 
+def test_a_model_saved_by_transformers_loads_the_same_weights(
+    small: tuple[Path, torch.nn.Module], tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small[1].save_pretrained(tmp_path, save_original_format=False, max_shard_size="1MB")
+    assert ModelConfig.from_dir(tmp_path) == SMALL
+    ours = load_weights(tmp_path, SMALL, torch.float32)
+    expected = load_weights(small[0], SMALL, torch.float32)
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
 def test_prefill(small: tuple[Path, torch.nn.Module], fresh: Sequences) -> None:
     prompt = tokens(300, SMALL.vocab_size, seed=1)
     ours = fresh.logits({0: prompt})[0]

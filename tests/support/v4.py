@@ -55,6 +55,23 @@ def official_flash() -> ModelConfig:
     )
 
 
+def official_pro() -> ModelConfig:
+    """The geometry of DeepSeek-V4-Pro."""
+    return replace(
+        official_flash(),
+        hidden_size=7168,
+        num_hidden_layers=61,
+        num_attention_heads=128,
+        q_lora_rank=1536,
+        o_groups=16,
+        compress_ratios=(128, 128, *(4, 128) * 29, 4, 0),
+        index_topk=1024,
+        n_routed_experts=384,
+        moe_intermediate_size=3072,
+        routed_scaling_factor=2.5,
+    )
+
+
 @dataclass
 class Sequences:
     """Sequences in progress over one runner, each with its own slot and pages."""

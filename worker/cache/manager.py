@@ -70,7 +70,7 @@ class CacheManager:
         request.pages = list(hit.pages)
         if slot is None:
             self.unpin(hit.snapshot)
-            self.release(request)
+            self.vacate(request)
             return None
         request.state_slot = slot
         request.computed_tokens = len(hit.pages) * self.page_tokens
@@ -121,8 +121,9 @@ class CacheManager:
         if snapshot is not None:
             self._slots.release(snapshot)
 
-    def release(self, request: Request) -> None:
-        """Take back everything `request` holds; its computed pages stay findable."""
+    def vacate(self, request: Request) -> None:
+        """Take back everything `request` holds until it is admitted again; its computed pages stay
+        findable. Its keys are kept: a long prompt that waits is not to be hashed at every step."""
         # Last page first: the start of a prefix is of more use, so its end is evicted earlier.
         for page in reversed(request.pages):
             self._pages.release(page)
@@ -131,6 +132,10 @@ class CacheManager:
         request.pages = []
         request.state_slot = -1
         request.computed_tokens = 0
+
+    def release(self, request: Request) -> None:
+        """`vacate` for good: forget `request`."""
+        self.vacate(request)
         self._chains.pop(request.request_id, None)
 
     def check(self, requests: Iterable[Request], pinned: Iterable[int] = ()) -> None:

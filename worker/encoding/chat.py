@@ -116,7 +116,13 @@ class ChatEncoding:
     def _effort(self, fields: Mapping[str, Any]) -> str:
         effort = fields.get("reasoning_effort")
         if effort == "none":
-            return "none"
+            # An explicit `thinking` outweighs the effort: the recipe then thinks, and the only
+            # question left is how a caller who named no degree of it shall be served.
+            thinking = fields.get("thinking")
+            explicit = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+            return self._efforts[None] if explicit else "none"
+        if not isinstance(effort, str | None):
+            raise InvalidRequest("reasoning_effort must be a string", param="reasoning_effort")
         if effort not in self._efforts:
             known = ", ".join(["none", *(e for e in self._efforts if e)])
             raise InvalidParameter(

@@ -4,6 +4,7 @@ Every method runs on the event loop; the engine's thread reaches it by `call_soo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from worker.engine.core import EngineCore
 from worker.errors import Unavailable
 from worker.request import FinishReason, Request, SamplingParams
 from worker.scheduler import Progress
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 2
 ENGINE_FAILED = "the engine has failed and is being restarted"
@@ -49,6 +52,7 @@ class EngineClient:
                 if last.finish_reason is not None:
                     break
         if last.finish_reason is FinishReason.ERROR:
+            logger.error("the first generation failed: %s", last.error)
             self._unavailable = Unavailable("engine_failed", ENGINE_FAILED)
             self.crashed.set()
         else:

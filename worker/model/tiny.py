@@ -82,8 +82,11 @@ def official_config(config: ModelConfig) -> dict[str, object]:
         "architectures": ["DeepseekV4ForCausalLM"],
         "model_type": MODEL_TYPE,
         "torch_dtype": "bfloat16",
-        **FIXED,
-        "quantization_config": {**FIXED_QUANTIZATION, "activation_scheme": "dynamic"},
+        **{name: values[0] for name, values in FIXED.items()},
+        "quantization_config": {
+            **{name: values[0] for name, values in FIXED_QUANTIZATION.items()},
+            "activation_scheme": "dynamic",
+        },
     }
     raw.update(asdict(config))
     raw["compress_ratios"] = list(config.compress_ratios)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.v4 import SMALL, official_flash
+from support.v4 import SMALL, official_flash, official_pro
 
 from worker.config import EngineConfig, ModelConfig
 from worker.errors import ConfigError, UnsupportedModelError
@@ -55,20 +55,82 @@ def test_factors_must_be_positive_and_finite(value: float) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("expert_dtype", "fp8"),
+        ("expert_dtype", "int4"),
         ("scoring_func", "softmax"),
         ("n_shared_experts", 2),
         ("norm_topk_prob", False),
         ("quantization_config", {"quant_method": "fp8", "scale_fmt": "float32"}),
-        ("quantization_config", None),
+        ("quantization_config", {"quant_method": "modelopt"}),
+        ("quantization_config", []),
         ("rope_scaling", {"type": "linear", "factor": 2}),
         ("compress_ratios", [0, 4]),
         ("compress_ratios", "0,4"),
     ],
 )
 def test_what_is_not_implemented_is_refused(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=key if value is not None else "quantization_config"):
+    with pytest.raises(ConfigError, match=key):
         ModelConfig.from_official(flash() | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("expert_dtype", "fp8"),
+        ("expert_dtype", "bf16"),
+        ("quantization_config", None),
+        ("quantization_config", {"quant_method": "fp8", "scale_fmt": "float"}),
+    ],
+)
+def test_every_storage_that_is_read_is_accepted(key: str, value: object) -> None:
+    assert ModelConfig.from_official(flash() | {key: value}) == official_flash()
+
+
+def test_the_pro_geometry_is_accepted() -> None:
+    assert ModelConfig.from_official(official_config(official_pro())) == official_pro()
+
+
+def rewritten() -> dict[str, Any]:
+    """The keys that transformers writes in place of the original ones."""
+    raw = official_config(SMALL)
+    del raw["compress_ratios"], raw["num_hash_layers"], raw["rope_scaling"]
+    return raw | {
+        "layer_types": [
+            "sliding_attention",
+            *["compressed_sparse_attention", "heavily_compressed_attention"] * 2,
+        ],
+        "compress_rates": {
+            "compressed_sparse_attention": 4,
+            "heavily_compressed_attention": 32,
+        },
+        "mlp_layer_types": ["hash_moe"] * 2 + ["moe"] * 3,
+        "rope_parameters": {
+            "main": {"rope_type": "default", "rope_theta": 10_000.0},
+            "compress": {
+                "rope_type": "yarn",
+                "rope_theta": 160_000.0,
+                **asdict(SMALL)["rope_scaling"],
+            },
+        },
+    }
+
+
+def test_a_config_rewritten_by_transformers_means_the_same() -> None:
+    assert ModelConfig.from_official(rewritten()) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("compress_rates", {}, "compressed_sparse_attention"),
+        ("rope_parameters", None, "original config.json"),
+        ("mlp_layer_types", ["moe", "hash_moe", "moe", "moe", "moe"], "hash layers first"),
+    ],
+)
+def test_a_rewritten_config_that_cannot_be_undone_is_refused(
+    key: str, value: object, word: str
+) -> None:
+    with pytest.raises(ConfigError, match=word):
+        ModelConfig.from_official(rewritten() | {key: value})
 
 
 def test_pages_hold_whole_entries_of_every_ratio() -> None:

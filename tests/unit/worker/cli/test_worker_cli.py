@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ def test_version() -> None:
     assert result.stdout.split() == ["flashplane-worker", importlib.metadata.version("flashplane")]
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["model"], ["model", "tiny"]])
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["model"], ["model", "tiny"], ["model", "inspect"]]
+)
 def test_help_teaches(command: list[str]) -> None:
     result = cli.invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -69,3 +72,24 @@ def test_tiny_writes_a_model(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert (tmp_path / "m" / "config.json").exists()
     assert (tmp_path / "m" / "tokenizer.json").exists()
+
+
+def test_inspect_prints_a_report(tiny_directory: Path) -> None:
+    result = cli.invoke(app, ["model", "inspect", str(tiny_directory), "--ep-size", "2"])
+    assert result.exit_code == 0
+    assert "official names" in result.stdout
+    assert "on each of 2 ranks" in result.stdout
+
+
+def test_inspect_prints_one_json_object(tiny_directory: Path) -> None:
+    command = ["model", "inspect", str(tiny_directory), "--json", "--dtype", "float32"]
+    report = json.loads(cli.invoke(app, command).stdout)
+    assert report["dtype"] == "float32"
+    assert report["geometry"]["compress_ratios"] == [0, 0, 4, 128, 4, 128, 0]
+
+
+def test_inspect_names_a_model_it_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "deepseek_v41"}')
+    result = cli.invoke(app, ["model", "inspect", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "'deepseek_v41' is not supported" in result.stderr

@@ -68,6 +68,13 @@ def streamed_text(chunks: list[dict[str, Any]], field: str) -> str:
     return "".join(c["choices"][0]["delta"].get(field) or "" for c in chunks)
 
 
+def test_thinking_enabled_with_no_effort_is_thinking_of_the_default_degree(
+    chat_encoding: ChatEncoding, tokenizer: Tokenizer
+) -> None:
+    text = rendered(chat_encoding, tokenizer, thinking={"type": "enabled"}, reasoning_effort="none")
+    assert text == rendered(chat_encoding, tokenizer)
+
+
 def test_thinking_is_on_by_default(chat_encoding: ChatEncoding, tokenizer: Tokenizer) -> None:
     text = rendered(chat_encoding, tokenizer)
     assert text == "<｜begin▁of▁sentence｜><｜User｜>Hello<｜Assistant｜><think>"

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from support.v4 import SMALL
 
 from worker.errors import CheckpointError
 from worker.model.checkpoint import expected_tensors
-from worker.model.loader import INDEX, Weights, load_weights
+from worker.model.loader import Weights, load_weights
+from worker.model.shards import INDEX
 from worker.model.tiny import write_checkpoint
 
 SHARD = "model-00002-of-00002.safetensors"
@@ -112,6 +114,50 @@ def test_a_shard_with_trailing_bytes_is_refused(model: Path) -> None:
 def test_a_garbled_header_is_refused(model: Path, header: bytes) -> None:
     (model / SHARD).write_bytes(len(header).to_bytes(8, "little") + header)
     assert problems(model)
+
+
+def edit_header(model: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the second shard's header, leaving its data alone."""
+    content = (model / SHARD).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    encoded = json.dumps(header).encode()
+    prefix = len(encoded).to_bytes(8, "little")
+    (model / SHARD).write_bytes(prefix + encoded + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data_offsets", []),
+        ("data_offsets", ""),
+        ("data_offsets", [0, float("inf")]),
+        ("data_offsets", [-4, 0]),
+        ("shape", [True]),
+        ("shape", [2.0]),
+        ("shape", None),
+        ("dtype", ["F32"]),
+    ],
+)
+def test_a_header_entry_of_other_types_is_refused_by_name(
+    model: Path, key: str, value: object
+) -> None:
+    edit_header(model, lambda header: header[NAME].update({key: value}))
+    (problem,) = problems(model)
+    assert f"{NAME} has no usable dtype, shape and data_offsets" in problem
+
+
+def test_tensors_that_overlap_or_leave_gaps_are_named(model: Path) -> None:
+    def change(header: dict[str, Any]) -> None:
+        start, stop = header[NAME]["data_offsets"]
+        header[NAME]["data_offsets"] = [start - 4, stop]
+
+    edit_header(model, change)
+    assert [problem.split(":")[1].split(" byte")[0] for problem in problems(model)] == [
+        " starts at",
+        " 1028",
+    ]
 
 
 def test_a_missing_shard_is_named(model: Path) -> None:

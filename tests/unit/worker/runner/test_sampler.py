@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.request import SamplingParams
-from worker.runner.sampler import sample, uniform
+from worker.runner.sampler import exponentials, sample
 
 VOCAB = 40
+CPU = torch.device("cpu")
 
 
 def params(**changes: object) -> SamplingParams:
@@ -73,9 +74,47 @@ def test_bias_can_ban_and_force() -> None:
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**20))
-def test_uniform_is_in_range_and_pure(seed: int, position: int) -> None:
-    assert 0.0 <= uniform(seed, position) < 1.0
-    assert uniform(seed, position) == uniform(seed, position)
+def test_exponentials_are_positive_finite_and_pure(seed: int, position: int) -> None:
+    numbers = exponentials(seed, position, VOCAB, CPU)
+    assert bool(((numbers > 0) & numbers.isfinite()).all())
+    assert torch.equal(numbers, exponentials(seed, position, VOCAB, CPU))
+    assert torch.equal(numbers[:7], exponentials(seed, position, 7, CPU))
+
+
+def test_exponentials_are_distributed_as_such_across_ids_and_across_positions() -> None:
+    across_ids = exponentials(1, 2, 20_000, CPU)
+    across_positions = torch.cat([exponentials(1, i, 2, CPU)[1:] for i in range(20_000)])
+    for numbers in (across_ids, across_positions):
+        expected = 1 - torch.exp(-numbers.double().sort().values)
+        seen = torch.arange(1, len(numbers) + 1) / len(numbers)
+        assert (expected - seen).abs().max() < 1.63 / len(numbers) ** 0.5  # Kolmogorov, 1 %
+
+
+def test_neighbouring_positions_and_seeds_share_nothing() -> None:
+    rows = [exponentials(s, p, 20_000, CPU) for s, p in ((5, 9), (5, 10), (6, 9), (9, 5))]
+    correlations = torch.corrcoef(torch.stack(rows)) - torch.eye(4)
+    assert correlations.abs().max() < 0.03
+
+
+def test_rounding_of_the_logits_does_not_change_the_draws() -> None:
+    """Another batch shape gives logits that differ in their last bits."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(50_000, generator=generator) * 3
+    noise = torch.randn(300, 50_000, generator=generator) * 2e-6
+    sampling = [params(seed=11)] * 300
+    exact = sample(logits.expand(300, -1), sampling, range(300))
+    rounded = sample(logits + noise, sampling, range(300))
+    assert [t.token_id for t in exact] == [t.token_id for t in rounded]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0, 12.0])
+def test_top_p_of_a_large_vocabulary_keeps_what_a_whole_sort_keeps(spread: float) -> None:
+    logits = torch.randn(30_000, generator=torch.Generator().manual_seed(5)) * spread
+    probs, ids = logits.double().softmax(0).sort(descending=True, stable=True)
+    nucleus = set(ids[probs.cumsum(0) - probs < 0.8].tolist())
+    drawn = draw(logits.tolist(), 300, top_p=0.8)
+    assert set(drawn) <= nucleus
+    assert len(set(drawn)) >= min(50, len(nucleus))
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,3 +1,5 @@
+from typing import Any
+
 from support.paper_runner import PaperRunner, next_token
 
 from worker.batch import Batch, SequenceOutput
@@ -51,6 +53,34 @@ def expected(r: Request) -> list[int]:
     for _ in range(r.sampling.max_tokens):
         tokens.append(next_token(tokens, r.sampling.seed))
     return tokens[len(r.prompt_token_ids) :]
+
+
+class ReadCountingPrompt(list[int]):
+    """Counts how often its tokens are read."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_a_prompt_that_waits_for_pages_is_not_read_at_every_step() -> None:
+    s, runner = scheduler(pages=8, length=32), PaperRunner(PAGE)
+    first = request("running", [1] * 24, max_tokens=8)
+    s.add(first)
+    while not first.output_token_ids:
+        step(s, runner)
+    prompt = ReadCountingPrompt(range(30))
+    s.add(request("waiting", prompt, max_tokens=1))
+    waited = 0
+    while s.waiting:
+        waited += 1
+        step(s, runner)
+    assert waited > 5
+    # Each page once for its key, and the first chunk.
+    assert prompt.reads <= 30 // PAGE + 1
+    drain(s, runner)
 
 
 def test_nothing_to_run_is_no_batch() -> None:

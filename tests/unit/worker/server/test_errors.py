@@ -96,6 +96,13 @@ def test_malformed_json(http: httpx.Client, path: str, body: bytes) -> None:
     assert error(response)["code"] == "invalid_request"
 
 
+@pytest.mark.parametrize("effort", [["high"], {}, 1, True])
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+def test_an_effort_that_is_no_string(http: httpx.Client, path: str, effort: object) -> None:
+    response = http.post(path, json=BODIES[CHAT] | {"reasoning_effort": effort})
+    assert (response.status_code, error(response)["code"]) == (400, "invalid_request")
+
+
 def test_deeply_nested_tools_are_refused(http: httpx.Client) -> None:
     schema: dict[str, Any] = {}
     for _ in range(400):

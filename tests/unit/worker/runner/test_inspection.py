@@ -1,0 +1,119 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.checkpoints import write_sparse
+from support.v4 import SMALL, official_flash, official_pro
+
+from worker.config import EngineConfig
+from worker.errors import CheckpointError, ConfigError
+from worker.model.checkpoint import OFFICIAL, Form, Variant
+from worker.model.loader import load_weights
+from worker.model.numerics import numerics
+from worker.model.tiny import write_checkpoint
+from worker.runner.inspection import Report, as_text, inspect
+from worker.runner.kv_tensors import KVTensors
+
+
+@pytest.fixture(scope="module")
+def flash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("inspection") / "flash"
+    write_sparse(directory, official_flash(), shards=46)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def report(flash: Path) -> Report:
+    return inspect(flash, ep_size=8)
+
+
+def test_flash_has_the_published_parameters(report: Report) -> None:
+    counts = report.parameters
+    assert round(counts.main / 1e9, 1) == 284.3
+    assert round(counts.mtp / 1e9, 1) == 6.6
+    assert round(counts.active / 1e9) == 13
+
+
+def test_flash_has_the_published_files_and_layers(report: Report) -> None:
+    assert (report.files, report.tensors) == (46, 69_187)
+    assert report.stored.experts_bytes + report.stored.replicated_bytes == 159_609_485_896
+    assert 0 < report.disk_bytes - 159_609_485_896 < 20e6  # headers
+    assert report.layers == {"window": 2, "csa": 21, "hca": 20}
+    assert report.variant == {
+        "naming": "official",
+        "dense": "fp8",
+        "experts": "fp4",
+        "mtp": True,
+    }
+
+
+def test_flash_fits_ranks_as_published(flash: Path, report: Report) -> None:
+    assert round(report.stored.per_rank_bytes / 1e9, 1) == 27.8
+    assert round(inspect(flash, ep_size=2).stored.per_rank_bytes / 1e9, 1) == 84.3
+
+
+def test_flash_takes_the_published_cache(report: Report) -> None:
+    assert report.kv_bytes_per_token == 6_880
+    window_bytes = 43 * 128 * 1024
+    tail_bytes = (21 * (64 + 16) + 20 * 512) * 1024
+    assert report.kv_bytes_per_sequence == window_bytes + tail_bytes
+
+
+def test_pro_has_the_published_parameters(tmp_path: Path) -> None:
+    write_sparse(tmp_path / "pro", official_pro(), shards=2)
+    counts = inspect(tmp_path / "pro").parameters
+    assert round(counts.main / 1e12, 1) == 1.6
+    assert round(counts.active / 1e9) == 49
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "official"])
+@pytest.mark.parametrize(
+    "variant", [OFFICIAL, Variant(dense=Form.UNQUANTISED, experts=Form.FP8, mtp=False)]
+)
+def test_predicted_memory_is_what_loading_and_allocating_take(
+    tmp_path: Path, dtype: str, variant: Variant
+) -> None:
+    write_sparse(tmp_path / "model", SMALL, variant)
+    report = inspect(tmp_path / "model", dtype=dtype, ep_size=4)
+    compute = numerics(dtype).compute
+    rank = load_weights(tmp_path / "model", SMALL, compute, experts=range(2, 4))
+    assert report.loaded.per_rank_bytes == sum(tensor.nbytes for tensor in rank.values())
+    kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2), compute)
+    assert report.kv_bytes_per_token * report.page_tokens == kv.bytes_per_page
+    assert report.kv_bytes_per_sequence == kv.bytes_per_slot
+
+
+def test_text_tells_what_an_operator_asks(report: Report) -> None:
+    text = as_text(report)
+    for expected in (
+        "official names, fp8 dense layers, fp4 experts, with MTP",
+        "43 (2 window, 21 csa, 20 hca)",
+        "284,332,240,471 (13,270,101,591 active per token)",
+        "as stored on each of 8 ranks",
+        "27.84 GB",
+        "6,880.00 bytes per token, in pages of 256",
+    ):
+        assert expected in text
+
+
+def test_no_mtp_in_config_is_no_mtp(tmp_path: Path) -> None:
+    config = replace(SMALL, num_nextn_predict_layers=0, compress_ratios=SMALL.compress_ratios[:-1])
+    write_checkpoint(tmp_path / "model", config)
+    report = inspect(tmp_path / "model")
+    assert report.variant["mtp"] is False
+    assert "no MTP" in as_text(report)
+
+
+@pytest.mark.parametrize("ep_size", [0, 3, 16])
+def test_experts_must_split_evenly(tmp_path: Path, ep_size: int) -> None:
+    write_sparse(tmp_path / "model", SMALL)
+    with pytest.raises(ConfigError, match=f"8 experts cannot be split evenly over {ep_size}"):
+        inspect(tmp_path / "model", ep_size=ep_size)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    write_sparse(tmp_path / "model", SMALL)
+    with (tmp_path / "model" / "model-0.safetensors").open("ab") as shard:
+        shard.write(b"\0")
+    with pytest.raises(CheckpointError, match="bytes on disk"):
+        inspect(tmp_path / "model")

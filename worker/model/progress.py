@@ -1,0 +1,52 @@
+"""Tells the operator how far a long load is. `loader` wraps its reading in `reported`."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+LINE_SECONDS = 10.0
+log = logging.getLogger(__name__)
+Advance = Callable[[int], None]
+
+
+@contextmanager
+def reported(total_bytes: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+    """A function to call with the bytes done since the last call: a bar where stderr is a
+    terminal, else a log line every ten seconds; a load shorter than that logs nothing."""
+    if sys.stderr.isatty():
+        columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+        with Progress("loading", *columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("loading", total=total_bytes)
+            yield lambda count: bar.advance(task, count)
+    else:
+        yield _Lines(total_bytes, clock).advance
+
+
+class _Lines:
+    """Counts bytes and logs now and then."""
+
+    def __init__(self, total_bytes: int, clock: Callable[[], float]) -> None:
+        self._total_bytes = total_bytes
+        self._clock = clock
+        self._done_bytes = 0
+        self._started = self._told = clock()
+
+    def advance(self, count: int) -> None:
+        self._done_bytes += count
+        now = self._clock()
+        if now - self._told < LINE_SECONDS:
+            return
+        self._told = now
+        gb_per_s = self._done_bytes / 1e9 / (now - self._started)
+        log.info(
+            "loaded %.1f of %.1f GB at %.2f GB/s",
+            self._done_bytes / 1e9,
+            self._total_bytes / 1e9,
+            gb_per_s,
+        )
