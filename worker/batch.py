@@ -19,6 +19,8 @@ class ScheduledSequence:
     seeded random stream, so that a sequence samples the same wherever and however it is batched);
     None while a prompt is still being prefilled. `prompt_targets` asks for the log-probability of
     each given token id at the chunk's positions (shifted by one: the token that follows).
+    `allowed_tokens` has one bit per token id, lowest first: which ones may be sampled (None: all;
+    empty: none, the sequence must fail).
     """
 
     request_id: str
@@ -29,6 +31,7 @@ class ScheduledSequence:
     sampling: SamplingParams
     sample_position: int | None
     prompt_targets: list[int] | None = None
+    allowed_tokens: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """What a forward gave one sequence. `error`: its logits were not finite; it must fail."""
+    """What a forward gave one sequence. `error`: why it must fail."""
 
     request_id: str
     token_id: int | None = None

@@ -1,7 +1,9 @@
 """One generation request as the engine knows it. Made by the server, owned by the scheduler."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 
 class FinishReason(StrEnum):
@@ -29,6 +31,15 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same for prompt tokens (`echo`)
 
 
+class Grammar(Protocol):
+    """What an answer must look like."""
+
+    def allowed(self, output_token_ids: Sequence[int]) -> bytes:
+        """One bit per token id, lowest first: which tokens may follow the output so far. Empty
+        when none can."""
+        ...
+
+
 @dataclass(slots=True)
 class Request:
     """A request's whole engine state. Positions below `computed_tokens` are in the KV cache."""
@@ -38,6 +49,7 @@ class Request:
     prompt_token_ids: list[int] = field(repr=False)
     sampling: SamplingParams
     cache_salt: bytes = field(default=b"", repr=False)
+    grammar: Grammar | None = field(default=None, repr=False)
     output_token_ids: list[int] = field(default_factory=list, repr=False)
     computed_tokens: int = 0
     cache_hit_tokens: int = 0  # prompt tokens taken from the prefix cache, truly not recomputed

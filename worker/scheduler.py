@@ -212,6 +212,7 @@ class Scheduler:
             if kept is not None:
                 batch.copies_after.append((request.state_slot, kept))
         samples = end == request.token_count and request.sampling.max_tokens > 0
+        grammar = request.grammar if samples else None
         batch.sequences.append(
             ScheduledSequence(
                 request_id=request.request_id,
@@ -222,6 +223,7 @@ class Scheduler:
                 sampling=request.sampling,
                 sample_position=end if samples else None,
                 prompt_targets=self._prompt_targets(request, end),
+                allowed_tokens=grammar.allowed(request.output_token_ids) if grammar else None,
             )
         )
         self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept)

@@ -14,6 +14,8 @@ import deepseek_recipe as recipe
 import msgspec
 
 from worker.batch import TokenLogprob
+from worker.encoding.grammar import AnswerGrammar, GrammarCompiler
+from worker.encoding.schemas import check_schema
 from worker.encoding.tokenizer import Tokenizer
 from worker.errors import ConfigError, InvalidParameter, InvalidRequest
 from worker.request import FinishReason
@@ -63,11 +65,13 @@ _FINISH = {
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """An encoded conversation and how to read the answer. `top_p` is the model's default."""
+    """An encoded conversation and how to read the answer. `top_p` is the model's default;
+    `grammar`, where the answer must follow one, serves one answer."""
 
     token_ids: list[int]
     thinking: bool
     top_p: float
+    grammar: AnswerGrammar | None
     request: recipe.ConversationRequest
 
 
@@ -82,21 +86,28 @@ class ChatEncoding:
         self._tokenizer = tokenizer
         self._stream_tokenizer = recipe.Tokenizer.from_str(tokenizer.json)
         self._encoding = recipe.DeepseekV4Encoding()
+        self._grammars = GrammarCompiler(tokenizer)
 
     def encode(self, fields: Mapping[str, Any]) -> ChatPrompt:
-        """Render and tokenise the `PROMPT_FIELDS` and `reasoning_effort` of a request body.
+        """Render and tokenise the `PROMPT_FIELDS` and `reasoning_effort` of a request body, and
+        compile the grammar its answer must follow.
 
-        Raises InvalidRequest, InvalidParameter. Slow for long text: call it off the event loop.
+        Raises InvalidRequest, InvalidParameter. Slow for long text and for grammars: call it off
+        the event loop.
         """
         _refuse_unsupported(fields)
+        _check_schemas(fields)
         body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
         request = _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
         rendered = self._encoding.render_conversation(request.conversation)
         top_p = request.inference_options.top_p
+        named = isinstance(fields.get("tool_choice"), dict)
+        one_call = named or fields.get("parallel_tool_calls") is False
         return ChatPrompt(
             token_ids=self._tokenizer.encode_segments(_segments(rendered)),
             thinking=request.conversation.thinking_mode,
             top_p=1.0 if top_p is None else top_p,
+            grammar=self._grammars.compile(request, _parameters(fields), one_call=one_call),
             request=request,
         )
 
@@ -201,27 +212,39 @@ def _decode(text: str) -> dict[str, Any]:
 
 
 def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
-    """What would need constrained decoding or eyes is refused rather than quietly dropped."""
+    """What would need eyes or another grammar is refused rather than quietly dropped."""
     response_format = fields.get("response_format")
     kind = response_format.get("type") if isinstance(response_format, dict) else None
-    if kind not in (None, "text", "json_object"):
+    if kind not in (None, "text", "json_object", "json_schema"):
         raise InvalidRequest(
-            f"response_format {kind!r} is not supported; use 'text' or 'json_object'",
+            f"response_format {kind!r} is not supported; use 'text', 'json_object' or "
+            "'json_schema'",
             param="response_format",
         )
-    tools = fields.get("tools")
-    for i, tool in enumerate(tools if isinstance(tools, list) else []):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict) and function.get("strict"):
-            raise InvalidRequest(
-                "strict tools are not supported; leave out `strict`", param=f"tools[{i}].function"
-            )
     for i, part in _content_parts(fields.get("messages")):
         if part.get("type") != "text":
             raise InvalidRequest(
                 f"content of type {part.get('type')!r} is not supported; only text is",
                 param=f"messages[{i}].content",
             )
+
+
+def _check_schemas(fields: Mapping[str, Any]) -> None:
+    """Looks at what will be enforced, whatever the form of the rest."""
+    response_format = fields.get("response_format")
+    if isinstance(response_format, dict):
+        check_schema(response_format, param="response_format")
+    tools = fields.get("tools")
+    for i, tool in enumerate(tools if isinstance(tools, list) else []):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and function.get("strict"):
+            check_schema(function, param=f"tools[{i}].function")
+
+
+def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Every tool's schema by name. The recipe has checked the form of `tools`."""
+    functions = [tool["function"] for tool in fields.get("tools") or []]
+    return {function["name"]: function.get("parameters") for function in functions}
 
 
 def _content_parts(messages: object) -> Iterator[tuple[int, dict[str, Any]]]:

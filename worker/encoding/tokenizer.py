@@ -57,6 +57,11 @@ class Tokenizer:
         """The id of an added token."""
         return self._added[spelling]
 
+    @property
+    def control_ids(self) -> list[int]:
+        """The ids of all added tokens."""
+        return sorted(self._added.values())
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; an id without a token stands for none."""
         return self._bytes[token_id] if token_id < len(self._bytes) else b""

@@ -21,6 +21,7 @@ from worker.runner.sampler import sample
 
 PROMPT_ROWS = 64  # rows of logits in memory at once while scoring a prompt
 NOT_FINITE = "the model produced logits that are not finite"
+STUCK = "the grammar of the answer has become too complex to go on"
 
 
 class ModelRunner:
@@ -76,20 +77,25 @@ class ModelRunner:
     def _sample(
         self, sequences: Sequence[ScheduledSequence], last: torch.Tensor
     ) -> list[TokenLogprob | None]:
-        """The next token of each sequence that asks for one and whose logits are finite."""
+        """The next token of each sequence that asks for one, may have one and has finite logits."""
         asking = [i for i, s in enumerate(sequences) if s.sample_position is not None]
         drawn: list[TokenLogprob | None] = [None] * len(sequences)
         if not asking:
             return drawn
         logits = self.model.logits(last[asking])  # [R, vocab]
         sound = _finite(logits).tolist()
-        rows = [row for row, finite in enumerate(sound) if finite]
+        rows = [
+            row
+            for row, finite in enumerate(sound)
+            if finite and sequences[asking[row]].allowed_tokens != b""
+        ]
         if not rows:
             return drawn
         chosen = [sequences[asking[row]] for row in rows]
         positions = [s.sample_position for s in chosen if s.sample_position is not None]
         logits = logits if len(rows) == len(asking) else logits[rows]
-        tokens = sample(logits, [s.sampling for s in chosen], positions)
+        allowed = [s.allowed_tokens for s in chosen]
+        tokens = sample(logits, [s.sampling for s in chosen], positions, allowed)
         for row, token in zip(rows, tokens, strict=True):
             drawn[asking[row]] = token
         return drawn
@@ -99,7 +105,8 @@ class ModelRunner:
     ) -> SequenceOutput:
         """`hidden` [len(token_ids), D] is the sequence's share of the forward."""
         if sequence.sample_position is not None and token is None:
-            return SequenceOutput(sequence.request_id, error=NOT_FINITE)
+            stuck = sequence.allowed_tokens == b""
+            return SequenceOutput(sequence.request_id, error=STUCK if stuck else NOT_FINITE)
         scored: list[TokenLogprob] = []
         if sequence.prompt_targets:
             count = sequence.sampling.prompt_logprobs or 0

@@ -23,17 +23,22 @@ NUCLEUS_GROWTH = 16
 
 
 def sample(
-    logits: torch.Tensor, sampling: Sequence[SamplingParams], positions: Sequence[int]
+    logits: torch.Tensor,
+    sampling: Sequence[SamplingParams],
+    positions: Sequence[int],
+    allowed: Sequence[bytes | None] | None = None,
 ) -> list[TokenLogprob]:
     """One token per row of `logits` [R, V] float32, all finite.
 
-    `positions[r]` is the number of tokens before the sampled one. Log-probabilities are those of
-    the raw distribution: before bias, temperature and truncation.
+    `positions[r]` is the number of tokens before the sampled one; `allowed[r]` has one bit per
+    token id that may be sampled, lowest first (None: all of them). Log-probabilities are those of
+    the raw distribution: before bias, grammar, temperature and truncation.
     """
     raw = torch.log_softmax(logits, dim=-1)  # [R, V]
     token_ids = torch.empty(len(sampling), dtype=torch.long, device=logits.device)
-    for r, (params, position) in enumerate(zip(sampling, positions, strict=True)):
-        token_ids[r] = _choose(logits[r], params, position)
+    masks = [None] * len(sampling) if allowed is None else allowed
+    for r, (params, position, mask) in enumerate(zip(sampling, positions, masks, strict=True)):
+        token_ids[r] = _choose(logits[r], params, position, mask)
     chosen = raw.gather(1, token_ids[:, None])[:, 0]
     tops = [_top(raw[r], params.logprobs or 0) for r, params in enumerate(sampling)]
     return [
@@ -58,12 +63,16 @@ def exponentials(seed: int, position: int, size: int, device: torch.device) -> t
     return uniform.neg_().log1p_().neg_()
 
 
-def _choose(logits: torch.Tensor, params: SamplingParams, position: int) -> torch.Tensor:
+def _choose(
+    logits: torch.Tensor, params: SamplingParams, position: int, allowed: bytes | None
+) -> torch.Tensor:
     """The token of one row [V], as a scalar tensor."""
     if params.logit_bias:
         ids = torch.tensor(list(params.logit_bias), device=logits.device)
         bias = torch.tensor(list(params.logit_bias.values()), device=logits.device)
         logits = logits.index_add(0, ids, bias.to(logits.dtype))
+    if allowed is not None:
+        logits = logits.masked_fill(~_bits(allowed, logits), -torch.inf)
     if params.temperature < GREEDY_BELOW_TEMPERATURE:
         return _first_highest(logits)
     probs = torch.softmax(logits / params.temperature, dim=-1)
@@ -74,6 +83,14 @@ def _choose(logits: torch.Tensor, params: SamplingParams, position: int) -> torc
 def _first_highest(row: torch.Tensor) -> torch.Tensor:
     """Index of the first of the highest. On the CPU several times faster than `argmax`."""
     return row.max(dim=0).indices
+
+
+def _bits(allowed: bytes, logits: torch.Tensor) -> torch.Tensor:
+    """The mask [V] for one row of logits; ids beyond its end are not allowed."""
+    packed = torch.frombuffer(bytearray(allowed), dtype=torch.uint8).to(logits.device)
+    shifts = torch.arange(8, dtype=torch.uint8, device=logits.device)
+    bits = ((packed[:, None] >> shifts) & 1).flatten().bool()[: logits.shape[0]]
+    return torch.nn.functional.pad(bits, (0, logits.shape[0] - bits.shape[0]))
 
 
 def _truncate(probs: torch.Tensor, params: SamplingParams) -> torch.Tensor:
@@ -102,7 +119,7 @@ def _most_likely(probs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
     """The `count` highest of one row and all that equal the last of them, in descending order,
     lowest id first on a tie; and their ids."""
     least = probs.topk(min(count, len(probs)), sorted=False).values.min()
-    ids = (probs >= least).nonzero().squeeze(1)
+    ids = ((probs >= least) & (probs > 0)).nonzero().squeeze(1)  # a grammar may leave few
     ordered, order = probs[ids].sort(descending=True, stable=True)
     return ordered, ids[order]
 

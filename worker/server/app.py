@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from worker.encoding.chat import ChatPrompt
 from worker.errors import (
     GenerationFailed,
     InvalidRequest,
@@ -81,7 +82,7 @@ class _Routes:
         document = parse_json(body)
         fields = parse_fields(document, ChatFields)
         check_common(fields, self._serving.limits)
-        prompt = await _offload(len(body), lambda: self._serving.chat.encode(document))
+        prompt = await self._prompt(len(body), document)
         return answer_chat(self._serving, fields, prompt, _name(http))
 
     async def completions(self, http: Request) -> Response:
@@ -95,8 +96,7 @@ class _Routes:
 
     async def tokenize(self, http: Request) -> Response:
         body = await _read(http)
-        document = parse_json(body)
-        token_ids = await _offload(len(body), lambda: self._tokens(document))
+        token_ids = await self._tokens(len(body), parse_json(body))
         limits = self._serving.limits
         return _json(
             {
@@ -134,13 +134,18 @@ class _Routes:
     async def metrics(self, http: Request) -> Response:
         return Response(self._serving.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    def _tokens(self, document: dict[str, Any]) -> list[int]:
+    async def _prompt(self, size_bytes: int, document: dict[str, Any]) -> ChatPrompt:
+        if document.get("response_format") or document.get("tools"):
+            size_bytes = MAX_BODY_BYTES  # grammars are slow to compile, however short
+        return await _offload(size_bytes, lambda: self._serving.chat.encode(document))
+
+    async def _tokens(self, size_bytes: int, document: dict[str, Any]) -> list[int]:
         if "messages" in document:
-            return self._serving.chat.encode(document).token_ids
+            return (await self._prompt(size_bytes, document)).token_ids
         prompt = document.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidRequest("prompt must be a string, or give messages", param="prompt")
-        return encode_prompt(self._serving.tokenizer, prompt)
+        return await _offload(size_bytes, lambda: encode_prompt(self._serving.tokenizer, prompt))
 
 
 def _name(http: Request) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from worker.encoding.chat import ChatPrompt, ChatStream
+from worker.errors import InvalidRequest
 from worker.request import FinishReason, Request
 from worker.server.answer import Answer, EventStream
 from worker.server.generation import Generation, Serving, generation
@@ -36,6 +37,10 @@ def answer_chat(serving: Serving, fields: ChatFields, prompt: ChatPrompt, name: 
 
 
 def _engine_request(serving: Serving, fields: ChatFields, prompt: ChatPrompt) -> Request:
+    if fields.ignore_eos and prompt.grammar is not None:
+        raise InvalidRequest(
+            "ignore_eos cannot be combined with response_format or strict tools", param="ignore_eos"
+        )
     check_prompt(prompt.token_ids, fields, serving.limits)
     serving.client.check_available()
     default = DEFAULT_THINKING_TOKENS if prompt.thinking else DEFAULT_CHAT_TOKENS
@@ -47,7 +52,13 @@ def _engine_request(serving: Serving, fields: ChatFields, prompt: ChatPrompt) ->
         default_top_p=prompt.top_p,
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
     )
-    return Request(uuid.uuid4().hex, prompt.token_ids, sampling, cache_salt=fields.salt)
+    return Request(
+        uuid.uuid4().hex,
+        prompt.token_ids,
+        sampling,
+        cache_salt=fields.salt,
+        grammar=prompt.grammar,
+    )
 
 
 async def _streamed(

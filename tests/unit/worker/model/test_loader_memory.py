@@ -19,7 +19,7 @@ from worker.model.tiny import write_checkpoint
 LARGE = replace(SMALL, hidden_size=512, moe_intermediate_size=512, n_routed_experts=32)
 PLAIN = Variant(dense=Form.UNQUANTISED, experts=Form.UNQUANTISED, mtp=False)
 MEASURE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import torch
 from worker.config import ModelConfig
@@ -28,11 +28,13 @@ from worker.model.loader import load_weights
 def load(directory):
     return load_weights(directory, ModelConfig.from_dir(directory), torch.bfloat16)
 
+def memory(name):  # not getrusage: its peak counts what the parent had when it forked
+    return 1024 * int(Path("/proc/self/status").read_text().split(name)[1].split()[0])
+
 load(sys.argv[1])  # threads and libraries are there from now on
-status = Path("/proc/self/status").read_text()
-before = 1024 * int(status.split("VmRSS:")[1].split()[0])
+before = memory("VmRSS:")
 weights = load(sys.argv[2])
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = memory("VmHWM:")
 print(json.dumps([peak - before, sum(t.nbytes for t in weights.values())]))
 """
 

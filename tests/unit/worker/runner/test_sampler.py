@@ -147,3 +147,34 @@ def test_one_certain_token_is_always_drawn() -> None:
     logits[3] = 0.0
     assert set(draw(logits, top_p=0.5)) == {3}
     assert set(draw(logits)) == {3}
+
+
+def only(*ids: int, count: int = 16) -> bytes:
+    """A mask that allows `ids`."""
+    return sum(1 << i for i in ids).to_bytes(count // 8, "little")
+
+
+def test_grammar_bounds_greedy_and_sampled_tokens_of_its_row() -> None:
+    logits = torch.arange(12.0).expand(3, 12).clone()
+    masks = [only(2, 7), None, only(3)]
+    greedy = sample(logits, [params(temperature=0.0)] * 3, [0, 0, 0], masks)
+    assert [t.token_id for t in greedy] == [7, 11, 3]
+    assert greedy[0].logprob == pytest.approx(float(logits[0].log_softmax(-1)[7]))
+    for seed in range(20):
+        warm = params(temperature=2.0, seed=seed, top_p=0.9)
+        free = sample(logits, [warm] * 3, [5, 5, 5])
+        bound = sample(logits, [warm] * 3, [5, 5, 5], masks)
+        assert bound[0].token_id in (2, 7)
+        assert bound[1] == free[1]
+        assert bound[2].token_id == 3
+
+
+def test_grammar_overrules_bias() -> None:
+    biased = params(temperature=0.0, logit_bias={3: -100.0, 5: 100.0})
+    (token,) = sample(torch.zeros(1, 12), [biased], [0], [only(3)])
+    assert token.token_id == 3
+
+
+def test_ids_beyond_the_mask_are_not_allowed() -> None:
+    (token,) = sample(torch.arange(40.0)[None], [params(temperature=0.0)], [0], [only(1, 2)])
+    assert token.token_id == 2

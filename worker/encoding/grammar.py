@@ -1,0 +1,126 @@
+"""Which tokens an answer may go on with: JSON modes and tool calls enforced while sampling.
+
+`chat` compiles a grammar per request; the scheduler asks it for a mask before every token. All of
+a grammar's state follows from the output's token ids, so that a preempted or moved request needs
+no care.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import deepseek_recipe as recipe
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from worker.encoding.lark import answer_grammar
+from worker.encoding.tokenizer import Tokenizer
+from worker.errors import InvalidRequest
+
+
+class AnswerGrammar:
+    """One answer's way through its grammar, which begins where reasoning ends. Belongs to one
+    request."""
+
+    def __init__(
+        self, compiler: "GrammarCompiler", matcher: LLMatcher, *, reasoning: bool, calls: bool
+    ) -> None:
+        self._compiler = compiler
+        self._matcher = matcher
+        self._reasoning = reasoning
+        self._calls = calls
+        self._seen = 0
+
+    def allowed(self, output_token_ids: Sequence[int]) -> bytes:
+        """One bit per token id, lowest first: what may follow `output_token_ids`, which only ever
+        grow. Empty when the grammar cannot go on."""
+        for token_id in output_token_ids[self._seen :]:
+            self._advance(token_id)
+        self._seen = len(output_token_ids)
+        if self._reasoning:
+            last = output_token_ids[-1] if output_token_ids else None
+            return self._compiler.reasoning_mask(last, calls=self._calls)
+        return self._compiler.mask(self._matcher)
+
+    def _advance(self, token_id: int) -> None:
+        if not self._reasoning:
+            self._matcher.consume_token(token_id)
+        elif token_id == self._compiler.thinking_end:
+            self._reasoning = False
+        elif token_id == self._compiler.dsml:
+            # The block of calls has begun without </think>; so does the chat parser read it.
+            self._reasoning = False
+            self._matcher.consume_tokens([self._compiler.less_than, token_id])
+
+
+class GrammarCompiler:
+    """llguidance with one tokenizer. Loading takes some tenths of a second. Safe to use from
+    several threads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        eos = tokenizer.control_id(recipe.SpecialToken.Eos.default_str())
+        self.thinking_end = tokenizer.control_id(recipe.SpecialToken.ThinkingEnd.default_str())
+        self.dsml = tokenizer.control_id(recipe.SpecialToken.Dsml.default_str())
+        (self.less_than,) = tokenizer.encode("<")
+        self._tokenizer = tokenizer
+        self._matching = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, eos)))
+        reasoning = bytearray(b"\xff" * ((tokenizer.vocab_size + 7) // 8))
+        reasoning[eos // 8] &= ~(1 << eos % 8)
+        self._before_markup = bytes(reasoning)
+        reasoning[self.dsml // 8] &= ~(1 << self.dsml % 8)
+        self._in_reasoning = bytes(reasoning)
+
+    def compile(
+        self,
+        request: recipe.ConversationRequest,
+        parameters: Mapping[str, Any],
+        *,
+        one_call: bool,
+    ) -> AnswerGrammar | None:
+        """The grammar of the answer to `request`, whose tools take `parameters`; None when any
+        text will do. `one_call` limits tool calls to one. Raises InvalidRequest. May take long:
+        call it off the event loop."""
+        conversation = request.conversation
+        text = answer_grammar(conversation, parameters, dsml=self.dsml, one_call=one_call)
+        if text is None:
+            return None
+        if any(message.prefix for message in conversation.messages):
+            raise InvalidRequest(
+                "an assistant prefix cannot be combined with response_format or strict tools",
+                param="messages",
+            )
+        matcher = LLMatcher(self._matching, text, log_level=0)
+        if not self.mask(matcher):
+            reason = matcher.get_error().splitlines()[0]
+            reason = "nothing satisfies it" if reason == "NoExtensionBias" else reason
+            raise InvalidRequest(f"the form of the answer cannot be enforced: {reason}")
+        stage = request.parsing_options.thinking_initial_stage
+        return AnswerGrammar(
+            self,
+            matcher,
+            reasoning=stage is not None and stage.starts_in_reasoning(),
+            calls=bool(conversation.tools),
+        )
+
+    def mask(self, matcher: LLMatcher) -> bytes:
+        """What may come next; empty when `matcher` has failed, which only this call may show."""
+        allowed = b"" if matcher.is_error() else matcher.compute_bitmask()
+        return b"" if matcher.is_error() else allowed
+
+    def reasoning_mask(self, last: int | None, *, calls: bool) -> bytes:
+        """What may follow the token `last` in reasoning: all but the end of the answer, and markup
+        only where it can begin `calls`."""
+        opens = calls and last is not None and self._tokenizer.token_bytes(last).endswith(b"<")
+        return self._before_markup if opens else self._in_reasoning
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance reads one. Control tokens match no text, only their ids."""
+
+    def __init__(self, tokenizer: Tokenizer, eos: int) -> None:
+        self.eos_token_id = eos
+        self.bos_token_id = None
+        self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+        self.special_token_ids = tokenizer.control_ids
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: Any) -> list[int]:
+        return self._tokenizer.encode(text.decode() if isinstance(text, bytes) else text)
