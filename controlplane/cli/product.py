@@ -112,7 +112,7 @@ def status(
         typer.echo(_status_json(processes, replicas, books))
     else:
         _print_status(processes, announcement, replicas, books)
-    all_run = all(process.uptime_seconds is not None for process in processes)
+    all_run = all(process.state == "running" for process in processes)
     if not (all_run and replicas and books == BOOKS_EXACT):
         raise typer.Exit(1)
 
@@ -168,11 +168,15 @@ def _print_status(
         }
     table = Table("process", "pid", "state", "uptime", "url")
     for process in processes:
-        up_for, state = "", "gone"
+        up_for = ""
         if process.uptime_seconds is not None:
-            up_for, state = str(timedelta(seconds=int(process.uptime_seconds))), "running"
-        table.add_row(process.name, str(process.pid), state, up_for, urls.get(process.name, ""))
+            up_for = str(timedelta(seconds=int(process.uptime_seconds)))
+        url = urls.get(process.name, "")
+        table.add_row(process.name, str(process.pid), process.state, up_for, url)
     Console().print(table)
+    for process in processes:
+        if process.state == "frozen":
+            typer.echo(f"{process.name} is frozen by a signal: `kill -CONT {process.pid}` wakes it")
     for replica in replicas:
         typer.echo(f"replica {replica.id}: {replica.model} ({replica.path}) at {replica.url}")
     if not replicas:

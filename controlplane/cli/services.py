@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from controlplane import log, schema
 from controlplane.errors import StartupError
+from controlplane.gateway.protocol import BoundedHeadProtocol
 from controlplane.settings import Settings
 from controlplane.supervisor.services import beat_command, jobs_command
 
@@ -102,7 +103,7 @@ def _serve(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeadProtocol,
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -133,6 +133,8 @@ class _App:
         started_at_us = now_us()
         epoch = self._epoch()
         headers = list(scope["headers"])
+        # Nobody unknown may make us wait for a body and keep it.
+        await self._gateway.authenticator.principal(bearer_token(headers))
         content = await _read_body(receive, headers, self._max_body_bytes)
         call = Call(request_id, headers, content, reply, started_at_us)
         serving = asyncio.create_task(_serve(epoch, call))

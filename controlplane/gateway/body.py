@@ -63,7 +63,7 @@ def parse(body: bytes) -> ChatRequest:
     if model is None or not messages:
         missing = "model" if model is None else "messages"
         raise UnprocessableRequest(f"{missing!r} is required and must not be empty", param=missing)
-    if (_field(fields, "n", int) or 1) != 1:
+    if _field(fields, "n", int) not in (None, 1):
         raise UnprocessableRequest("only n = 1 is served", param="n")
     stream = bool(_field(fields, "stream", bool))
     options = _field(fields, "stream_options", StreamOptions) or StreamOptions()

@@ -34,13 +34,20 @@ class Announcement:
         write_json(path, {**asdict(self), "pids": pids})
 
 
+@dataclass(frozen=True)
+class _Pids:
+    pids: dict[str, int]
+
+
 def read_announcement(path: Path) -> Announcement | None:
     """Return what the last `up` announced; None when nothing is running."""
-    content = read_json(path)
-    names = Announcement.__dataclass_fields__
-    if not content.keys() >= names.keys():
-        return None
-    return Announcement(**{name: content[name] for name in names})
+    return read_json(path, Announcement)
+
+
+def announced_pids(path: Path) -> dict[str, int]:
+    """Return the pids the last `up` announced; empty when nothing is running."""
+    announced = read_json(path, _Pids)
+    return announced.pids if announced else {}
 
 
 def summary(it: Announcement, model: str) -> str:

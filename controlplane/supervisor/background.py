@@ -12,13 +12,23 @@ from pathlib import Path
 import httpx
 
 from controlplane.settings import child_environment
-from controlplane.supervisor.announcement import Announcement, read_announcement
+from controlplane.supervisor.announcement import (
+    Announcement,
+    announced_pids,
+    read_announcement,
+)
 from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
-from controlplane.supervisor.files import read_json
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans
-from controlplane.supervisor.process import is_running, uptime_seconds, wait_gone
+from controlplane.supervisor.process import (
+    Identity,
+    ask_to_end,
+    is_frozen,
+    is_running,
+    uptime_seconds,
+    wait_gone,
+)
 from controlplane.supervisor.proof import Prover
 from controlplane.supervisor.services import Addresses
 from controlplane.supervisor.start import READY_SECONDS
@@ -31,10 +41,15 @@ DOWN_SECONDS = 150.0
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """One line of `status`; `uptime_seconds` is None when the process is gone."""
+    """One line of `status`.
+
+    `state` is running, gone, or frozen: there, but kept from running by a signal. `uptime_seconds`
+    is None when the process is gone.
+    """
 
     name: str
     pid: int
+    state: str
     uptime_seconds: float | None
 
 
@@ -117,7 +132,7 @@ def stop_running(layout: Layout, say: Callable[[str], None]) -> bool:
     """
     supervisor = read_table(layout.process_file).get(SUPERVISOR)
     if supervisor is not None and is_running(supervisor):
-        os.kill(supervisor.pid, signal.SIGTERM)
+        ask_to_end(supervisor, signal.SIGTERM)
         if not wait_gone(supervisor, DOWN_SECONDS):
             raise SupervisorError(
                 f"The supervisor, pid {supervisor.pid}, does not stop: see "
@@ -137,18 +152,18 @@ def process_statuses(layout: Layout) -> list[ProcessStatus]:
     """Return every listed process, the supervisor first."""
     processes = read_table(layout.process_file)
     names = sorted(processes, key=lambda name: name != SUPERVISOR)
-    return [
-        ProcessStatus(
-            name,
-            processes[name].pid,
-            uptime_seconds(processes[name]) if is_running(processes[name]) else None,
-        )
-        for name in names
-    ]
+    return [_status(name, processes[name]) for name in names]
+
+
+def _status(name: str, identity: Identity) -> ProcessStatus:
+    if not is_running(identity):
+        return ProcessStatus(name, identity.pid, "gone", None)
+    state = "frozen" if is_frozen(identity) else "running"
+    return ProcessStatus(name, identity.pid, state, uptime_seconds(identity))
 
 
 def _announced_by(layout: Layout, pid: int) -> Announcement | None:
-    if read_json(layout.up_file).get("pids", {}).get(SUPERVISOR) != pid:
+    if announced_pids(layout.up_file).get(SUPERVISOR) != pid:
         return None
     return read_announcement(layout.up_file)
 

@@ -4,15 +4,19 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from controlplane.supervisor.errors import SupervisorError
 
+Content = TypeVar("Content")
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a file's content atomically and durably; readable by its owner alone."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -32,21 +36,33 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         os.close(folder)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a file's content, empty when there is no such file.
+def read_json(
+    path: Path, kind: type[Content], *, fix: str = "remove it and start again"
+) -> Content | None:
+    """Return a file's content, None when there is no such file.
+
+    Args:
+        kind: what was written: a dataclass or a dict, whose types are checked.
+        fix: what to do about a damaged file.
 
     Raises:
         SupervisorError: the file is not what `write_json` wrote.
     """
     try:
-        content = json.loads(path.read_text())
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
-        return {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise SupervisorError(f"{path} is damaged: remove it and start again.")
-    return content
+        return None
+    except msgspec.DecodeError:
+        raise SupervisorError(f"{path} is damaged: {fix}.") from None
+
+
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever somebody writes, replaces or removes a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager

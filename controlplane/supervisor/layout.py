@@ -64,6 +64,11 @@ class Layout:
         return self.root / "tiny-model"
 
     @property
+    def model_sizes(self) -> Path:
+        """How long each file of the tiny checkpoint is; written when it is whole."""
+        return self.root / "tiny-model.json"
+
+    @property
     def journal(self) -> Path:
         """The gateway's journal."""
         return self.root / "journal"
@@ -96,7 +101,7 @@ class Layout:
         if self.nobody.is_symlink():
             shutil.rmtree(self.nobody.readlink(), ignore_errors=True)
         self.tidy()
-        for file in (self.nobody, self.secrets_file, self.process_file):
+        for file in (self.nobody, self.secrets_file, self.process_file, self.model_sizes):
             file.unlink(missing_ok=True)
 
     @contextmanager

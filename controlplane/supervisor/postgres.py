@@ -52,7 +52,7 @@ class Postgres:
         """
         version_file = self.data / "PG_VERSION"
         if version_file.exists():
-            self._check_major(version_file.read_text().strip())
+            self._check_major(version_file.read_text(errors="replace").strip())
             self._disown_lock_files()
             return
         unfinished = self.data.with_name(self.data.name + ".unfinished")
@@ -104,6 +104,11 @@ class Postgres:
     def _check_major(self, data_major: str) -> None:
         version = _run(self.programs, "postgres", "--version")
         major = version.split()[-1].split(".")[0]
+        if not data_major.isdecimal():
+            raise SupervisorError(
+                f"{self.data / 'PG_VERSION'} is damaged, and so may be the data beside it: put a "
+                "copy of the folder back; to lose all data instead, run `flashplane up --fresh`."
+            )
         if data_major != major:
             raise SupervisorError(
                 f"{self.data} holds data of PostgreSQL {data_major}, but the installed wheel is "

@@ -7,10 +7,12 @@ the tests.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,13 +32,8 @@ class Identity:
 
 def identify(pid: int) -> Identity | None:
     """Return the identity of a running process, or None when there is none (a zombie is none)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The command's name may hold spaces and parentheses; the fields after the last one are plain.
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
+    fields = _stat(pid)
+    if fields is None or fields[0] in "ZX":
         return None
     return Identity(pid, int(fields[19]), _boot_id())
 
@@ -44,6 +41,21 @@ def identify(pid: int) -> Identity | None:
 def is_running(identity: Identity) -> bool:
     """Return whether this very process still runs."""
     return identify(identity.pid) == identity
+
+
+def is_frozen(identity: Identity) -> bool:
+    """Return whether this process is there, but a signal such as SIGSTOP keeps it from running."""
+    fields = _stat(identity.pid)
+    return fields is not None and fields[0] in "Tt" and is_running(identity)
+
+
+def ask_to_end(identity: Identity, stop_signal: signal.Signals) -> None:
+    """Send a running process the signal that ends it, and wake it: frozen, it would not notice."""
+    for number in (stop_signal, signal.SIGCONT):
+        try:
+            os.kill(identity.pid, number)
+        except ProcessLookupError:
+            return
 
 
 def uptime_seconds(identity: Identity) -> float:
@@ -95,7 +107,7 @@ def stop(identity: Identity, stop_signal: signal.Signals, timeout_seconds: float
     """
     if not is_running(identity):
         return True
-    os.kill(identity.pid, stop_signal)
+    ask_to_end(identity, stop_signal)
     if wait_gone(identity, timeout_seconds):
         return True
     try:
@@ -116,12 +128,31 @@ def wait_gone(identity: Identity, timeout_seconds: float) -> bool:
     return True
 
 
+def bound_log(log_file: Path) -> None:
+    """Put a long log aside, in place of the one before it; whoever appends to it goes on."""
+    with suppress(OSError):  # no log yet, or none that can be bounded: nothing to stop for
+        if log_file.stat().st_size <= LOG_LIMIT_BYTES:
+            return
+        with suppress(OSError):  # on a full disk, room is worth more than an old log
+            shutil.copy(log_file, log_file.with_suffix(".1.log"))
+        os.truncate(log_file, 0)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return what the kernel tells of a process from its state on; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name may hold spaces and parentheses; the fields after the last one are plain.
+    return stat.rpartition(")")[2].split()
+
+
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _open_log(log_file: Path) -> IO[bytes]:
     log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
-        log_file.replace(log_file.with_suffix(".1.log"))
+    bound_log(log_file)
     return open(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")

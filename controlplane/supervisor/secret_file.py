@@ -33,9 +33,8 @@ def read_secrets(path: Path) -> Secrets:
     Raises:
         SupervisorError: the file is damaged.
     """
-    content = read_json(path)
-    known = {name: str(content.get(name, "")) for name in Secrets.__dataclass_fields__}
-    return Secrets(**known)
+    fix = "put a copy of it back; to lose all data instead, run `flashplane up --fresh`"
+    return read_json(path, Secrets, fix=fix) or Secrets()
 
 
 def ensure_pepper(session: Session, path: Path, configured: str) -> Secrets:

@@ -1,6 +1,7 @@
 """The steps of a start, in order; called by `up`. Each can be repeated after a crash in it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from controlplane.settings import Settings, child_environment
 from controlplane.supervisor.announcement import Announcement
 from controlplane.supervisor.demo import MODEL, ensure_demo
 from controlplane.supervisor.errors import SupervisorError
+from controlplane.supervisor.files import read_json, write_json
+from controlplane.supervisor.given import check_database_url, check_redis_url
 from controlplane.supervisor.heartbeat import Heartbeat
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.postgres import Postgres
@@ -67,6 +70,10 @@ class Start:
         return announcement
 
     def _databases(self) -> None:
+        if self.settings.database_url:
+            check_database_url(self.settings.database_url)
+        if self.settings.redis_url:
+            check_redis_url(self.settings.redis_url)
         self.database_url = self.settings.database_url or self._embedded_postgres()
         self.redis_url = self.settings.redis_url or self._embedded_valkey()
 
@@ -120,9 +127,12 @@ class Start:
 
     def _engine(self) -> None:
         """Start the worker; it loads its model while the control plane starts."""
-        if not self.layout.model.exists():
+        sizes = read_json(self.layout.model_sizes, dict[str, int])
+        if sizes is None or sizes != _file_sizes(self.layout.model):
             with self.progress.step("Tiny V4-Flash checkpoint"):
+                shutil.rmtree(self.layout.model, ignore_errors=True)
                 _write_tiny_model(self.layout.model)
+                write_json(self.layout.model_sizes, _file_sizes(self.layout.model))
         self.tree.start(
             worker_service(
                 self.layout.model,
@@ -186,6 +196,10 @@ class Start:
             database_url=self.database_url,
             redis_url=self.redis_url,
         )
+
+
+def _file_sizes(directory: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in directory.glob("*")}
 
 
 def _write_tiny_model(directory: Path) -> None:

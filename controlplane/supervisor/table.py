@@ -4,6 +4,7 @@ Written before a process does anything, so a crash at any moment leaves no proce
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,17 +29,23 @@ class ProcessTable:
     def record(self, name: str, identity: Identity) -> None:
         """Keep one process, durably."""
         self._processes[name] = identity
-        self._write()
+        self.save()
 
     def remove(self, name: str) -> None:
-        """Forget a process that has ended."""
-        self._processes.pop(name, None)
-        self._write()
+        """Forget a process that has ended.
 
-    def _write(self) -> None:
+        A full disk keeps the file as it was, which only makes the next supervisor look in vain: it
+        must not keep this one from stopping the others.
+        """
+        self._processes.pop(name, None)
+        with suppress(OSError):
+            self.save()
+
+    def save(self) -> None:
+        """Write the whole list again."""
         write_json(self._path, {name: asdict(it) for name, it in self._processes.items()})
 
 
 def read_table(path: Path) -> dict[str, Identity]:
     """Return the processes listed in a file; empty when there is none."""
-    return {name: Identity(**fields) for name, fields in read_json(path).items()}
+    return read_json(path, dict[str, Identity]) or {}

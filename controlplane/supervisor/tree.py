@@ -11,7 +11,7 @@ from pathlib import Path
 
 from controlplane.supervisor.backoff import deaths_in_a_row, restart_delay_seconds
 from controlplane.supervisor.errors import ServiceFailed
-from controlplane.supervisor.process import Identity, spawn, stop
+from controlplane.supervisor.process import Identity, bound_log, spawn, stop
 from controlplane.supervisor.service import Service
 from controlplane.supervisor.table import ProcessTable
 
@@ -73,9 +73,10 @@ class Tree:
     def tick(self) -> None:
         """Notice deaths and readiness; restart what is due and whose needs are ready."""
         for child in self._children.values():
+            bound_log(self._log_file(child.service.name))
             if child.process is None:
                 if time.monotonic() >= child.restart_at and self._needs_ready(child.service):
-                    self._spawn(child)
+                    self._spawn_again(child)
             elif child.process.poll() is not None:
                 self._bury(child, child.process.returncode)
             elif not child.ready and child.service.is_ready():
@@ -110,6 +111,16 @@ class Tree:
             environment=child.service.environment,
         )
 
+    def _spawn_again(self, child: _Child) -> None:
+        try:
+            self._spawn(child)
+        except OSError as error:  # a full disk, no memory; the others go on meanwhile
+            child.deaths += 1
+            delay_seconds = restart_delay_seconds(child.deaths)
+            child.restart_at = time.monotonic() + delay_seconds
+            name, reason = child.service.name, error.strerror
+            self._say(f"{name} cannot be started ({reason}); trying again in {delay_seconds:g} s")
+
     def _bury(self, child: _Child, return_code: int) -> None:
         name = child.service.name
         child.process = None
@@ -117,7 +128,7 @@ class Tree:
         child.deaths = deaths_in_a_row(child.deaths, time.monotonic() - child.started_at)
         delay_seconds = restart_delay_seconds(child.deaths)
         child.restart_at = time.monotonic() + delay_seconds
-        self._table.remove(name)
+        # It stays listed until another takes its place: `status` then tells that it is gone.
         how = f"by signal {-return_code}" if return_code < 0 else f"with exit code {return_code}"
         self._say(f"{name} died {how}; starting it again in {delay_seconds:g} s")
 

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -14,11 +14,11 @@ from controlplane.billing.settlement import settle
 from controlplane.db import open_engine, session_factory
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import Announcement
-from controlplane.supervisor.files import disk_errors_explained
+from controlplane.supervisor.files import disk_errors_explained, fingerprint
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans
 from controlplane.supervisor.ports import check_port
-from controlplane.supervisor.process import identify
+from controlplane.supervisor.process import bound_log, identify
 from controlplane.supervisor.progress import Progress
 from controlplane.supervisor.services import STOP_ORDER, Addresses
 from controlplane.supervisor.start import Start
@@ -83,13 +83,24 @@ def _check_ports(addresses: Addresses) -> None:
 
 
 def _watch(tree: Tree, table: ProcessTable, announcement: Announcement, layout: Layout) -> None:
-    """Keep the children alive and `up.json` true, until interrupted."""
-    told = dict(table.processes)
+    """Keep the children alive and what is told of them true, until interrupted.
+
+    Both files are put right when somebody damages or removes one: `down` and scripts need them.
+    """
+
+    def truth() -> tuple[object, ...]:
+        files = (layout.process_file, layout.up_file)
+        return dict(table.processes), *map(fingerprint, files)
+
+    told = truth()
     while True:
         tree.tick()
-        if told != table.processes:
-            told = dict(table.processes)
-            announcement.save(layout.up_file, told)
+        if told != truth():
+            with suppress(OSError):  # a full disk; the next round tries again
+                table.save()
+                announcement.save(layout.up_file, table.processes)
+                told = truth()
+        bound_log(layout.supervisor_log)
         time.sleep(WATCH_SECONDS)
 
 

@@ -1,6 +1,7 @@
 """`flashplane up` after something went wrong: killed, interrupted, half-finished, robbed."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.polling import until
 from support.product import Product, kill, processes_of, product
 
 from controlplane.supervisor.process import identify
@@ -163,3 +165,49 @@ def test_fresh_begins_with_new_keys(stopped: Product) -> None:
     up = stopped.up("--fresh")
     assert models_status(up, before["api_key"]) == 401
     assert models_status(up, up["api_key"]) == 200
+
+
+def test_a_damaged_secrets_file_is_a_sentence_that_does_not_lose_it(stopped: Product) -> None:
+    before = secrets(stopped)
+    change_secrets(stopped, key_pepper=5)
+    result = stopped.command("up", *stopped.flags)
+    (stopped.data_dir / "secrets").write_text(json.dumps(before))
+    assert result.returncode == 1, result.stdout
+    assert "secrets is damaged: put a copy of it back" in result.stderr
+    assert processes_of(stopped.folder) == {}
+
+
+def test_a_damaged_model_is_written_again(stopped: Product) -> None:
+    shard, *_ = sorted((stopped.data_dir / "tiny-model").glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.unlink()
+    up = stopped.up()
+    assert shard.read_bytes() == whole
+    assert models_status(up, up["api_key"]) == 200
+
+
+def test_files_that_somebody_damages_while_it_runs_are_put_right(stopped: Product) -> None:
+    up = stopped.up()
+    before = stopped.command("status", "--json")
+    (stopped.data_dir / "up.json").unlink()
+    (stopped.data_dir / "processes.json").write_text('{"postgres": 1}')
+    until((stopped.data_dir / "up.json").exists, seconds=5, what="up.json is back")
+    assert stopped.announced() == up
+    listed = json.loads(stopped.command("status", "--json").stdout)["processes"]
+    assert [it["pid"] for it in listed] == [
+        it["pid"] for it in json.loads(before.stdout)["processes"]
+    ]
+
+
+def test_a_frozen_process_is_told_and_does_not_delay_the_stop(stopped: Product) -> None:
+    up = stopped.up()
+    for name in ("worker", "supervisor"):
+        os.kill(up["pids"][name], signal.SIGSTOP)
+    result = stopped.command("status")
+    assert result.returncode == 1
+    assert f"worker is frozen by a signal: `kill -CONT {up['pids']['worker']}`" in result.stdout
+    assert f"`kill -CONT {up['pids']['supervisor']}`" in result.stdout
+    stopped.down()
+    said = (stopped.data_dir / "supervisor.out").read_text()
+    assert "did not stop" not in said
+    assert processes_of(stopped.folder) == {}

@@ -26,6 +26,7 @@ from controlplane.accounts.opening import create_tenant
 from controlplane.billing.settlement import settle
 from controlplane.db import session_factory
 from controlplane.gateway.app import create_app
+from controlplane.gateway.protocol import BoundedHeadProtocol
 from controlplane.money import usd_to_p
 from controlplane.pricing import book
 from controlplane.replicas import Replica
@@ -46,6 +47,7 @@ def serve(app_settings: Settings, port: int) -> uvicorn.Server:
         create_app(app_settings, Starlette()),
         host="127.0.0.1",
         port=port,
+        http=BoundedHeadProtocol,
         log_config=None,
         access_log=False,
         lifespan="on",

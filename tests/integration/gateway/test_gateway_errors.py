@@ -32,6 +32,15 @@ def assert_error(response: httpx.Response, status: int, code: str) -> dict[str, 
     return error
 
 
+async def test_a_stranger_is_refused_before_its_body_is_waited_for(world: World) -> None:
+    port = httpx.URL(world.url).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{")
+    async with asyncio.timeout(3):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
 @pytest.mark.parametrize("key", ["nonsense", "dsf_a_b_c", "\xff"])
 async def test_an_unknown_key(world: World, engine: Engine, key: str) -> None:
     async with httpx.AsyncClient(base_url=world.url) as http:
@@ -118,6 +127,7 @@ async def test_a_body_too_large(world: World, engine: Engine) -> None:
         ({"max_tokens": 400_000}, 400),
         ({"max_tokens": "many"}, 422),
         ({"n": 2}, 422),
+        ({"n": 0}, 422),
         ({"reasoning_effort": "colossal"}, 422),
         ({"thinking": {"type": "perhaps"}}, 422),
         ({"stream": "yes"}, 422),

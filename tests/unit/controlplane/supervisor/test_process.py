@@ -13,7 +13,9 @@ import pytest
 
 from controlplane.supervisor.process import (
     Identity,
+    bound_log,
     identify,
+    is_frozen,
     is_running,
     spawn,
     stop,
@@ -117,6 +119,17 @@ def test_a_stubborn_process_and_its_children_are_killed(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+def test_a_frozen_process_is_told_from_a_running_one_and_ends_when_asked(tmp_path: Path) -> None:
+    process, identity = start(["sleep", "60"], tmp_path)
+    assert not is_frozen(identity)
+    os.kill(identity.pid, signal.SIGSTOP)
+    eventually(lambda: is_frozen(identity))
+    assert is_running(identity)
+    assert stop(identity, signal.SIGTERM, 5)
+    process.wait()
+    assert not is_frozen(identity)
+
+
 def test_uptime_begins_with_the_process(tmp_path: Path) -> None:
     process, identity = start(["sleep", "60"], tmp_path)
     assert 0 <= uptime_seconds(identity) < 5
@@ -132,3 +145,18 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     process.wait()
     assert log.read_text() == "new\n"
     assert (tmp_path / "child.1.log").stat().st_size == 10_000_001
+
+
+def test_a_log_that_grew_is_put_aside_under_its_writer(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    writer = "head -c 10000001 /dev/zero; echo; trap 'echo more' USR1; while :; do sleep 0.02; done"
+    process, identity = start(["sh", "-c", writer], tmp_path)
+    eventually(lambda: log.stat().st_size > 10_000_001)
+    bound_log(log)
+    assert (tmp_path / "child.1.log").stat().st_size == 10_000_002
+    assert (tmp_path / "child.1.log").stat().st_mode & 0o777 == 0o600
+    eventually(lambda: b"trap" not in Path(f"/proc/{process.pid}/stat").read_bytes())
+    os.kill(process.pid, signal.SIGUSR1)
+    eventually(lambda: log.read_text() == "more\n")
+    stop(identity, signal.SIGKILL, 5)
+    process.wait()

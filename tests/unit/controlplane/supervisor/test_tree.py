@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.tiny_disk import tiny_disk
 
 from controlplane.supervisor.errors import ServiceFailed
 from controlplane.supervisor.process import is_running
@@ -76,6 +77,33 @@ def test_a_killed_child_is_back_and_said_so(tree: Tree, table: ProcessTable, sai
     assert is_running(table.processes["one"])
 
 
+def test_a_child_that_cannot_be_started_again_is_tried_until_it_can(
+    tree: Tree, table: ProcessTable, tmp_path: Path, said: Lines
+) -> None:
+    tree.start(sleeper("one"))
+    tree.wait_ready(["one"], 5)
+    (tmp_path / "log").rename(tmp_path / "old")
+    (tmp_path / "log").write_text("no folder")
+    os.kill(table.processes["one"].pid, signal.SIGKILL)
+    tick_until(tree, lambda: len(said) == 2)
+    assert said[1].startswith("one cannot be started (")
+    assert not is_running(table.processes["one"]), "listed, so that its absence shows"
+    (tmp_path / "log").unlink()
+    tick_until(tree, lambda: any("is back" in line for line in said))
+    assert is_running(table.processes["one"])
+
+
+def test_a_full_disk_keeps_nothing_from_stopping(tree: Tree, table: ProcessTable) -> None:
+    for name in ("one", "two"):
+        tree.start(sleeper(name))
+    identities = list(table.processes.values())
+    with tiny_disk(0):
+        for name in ("one", "two"):
+            tree.stop(name)
+    assert not any(map(is_running, identities))
+    assert not table.processes
+
+
 def test_a_child_waits_for_what_it_needs(tree: Tree, table: ProcessTable, said: Lines) -> None:
     database_ready = True
     tree.start(sleeper("database", is_ready=lambda: database_ready))
@@ -85,12 +113,12 @@ def test_a_child_waits_for_what_it_needs(tree: Tree, table: ProcessTable, said: 
     for name in ("server", "database"):
         os.kill(table.processes[name].pid, signal.SIGKILL)
     tick_until(tree, lambda: len(said) == 2)
-    tick_until(tree, lambda: "database" in table.processes)
+    tick_until(tree, lambda: is_running(table.processes["database"]))
     deadline = time.monotonic() + 0.6
     tick_until(tree, lambda: time.monotonic() > deadline)
-    assert "server" not in table.processes
+    assert not is_running(table.processes["server"])
     database_ready = True
-    tick_until(tree, lambda: "server" in table.processes)
+    tick_until(tree, lambda: is_running(table.processes["server"]))
 
 
 def test_a_child_that_dies_before_it_was_ever_ready_fails_the_start(tree: Tree) -> None:
