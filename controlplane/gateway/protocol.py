@@ -5,6 +5,7 @@ of any size; nobody has shown a key by then, so one machine could exhaust socket
 """
 
 import asyncio
+import re
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -13,6 +14,9 @@ from controlplane.errors import ControlPlaneError, InvalidRequest, RequestTooLar
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_SECONDS = 20.0
+# Java's own client offers HTTP/2 in its first request. The parser would take it up and lose the
+# body; a server that has no HTTP/2 passes the offer over (RFC 9110, 7.8).
+_HTTP2_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 class _HeadTooLarge(Exception):
@@ -52,6 +56,9 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             # Any byte ends uvicorn's keep-alive timer: blank lines, the body of a refused request.
             self._await_head()
         self._read_bytes = len(data)
+        if self._is_awaited and b"h2c" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _HTTP2_OFFER.sub(b"", head + end) + rest
         super().data_received(data)
         if self._in_head:
             self._unparsed_bytes += len(data)

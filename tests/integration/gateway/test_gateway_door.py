@@ -163,3 +163,13 @@ async def test_what_is_not_http_is_refused_in_the_shape_of_every_error() -> None
         head, _, body = (await read_to_end(reader)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")
         assert b'{"error":{"message":' in body
+
+
+async def test_an_offer_of_http2_is_passed_over_and_its_body_kept() -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    request = REQUEST.replace(b"Host: here\r\n", b"Host: here\r\n" + offer)
+    async with open_door() as connect:
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(request)
+            await answer(reader, b"hi")
