@@ -55,6 +55,22 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+MaxModelLen = Annotated[int, typer.Option(min=2, help="Prompt and output tokens of one request.")]
+ServedModelName = Annotated[str, typer.Option(help="The name requests must ask for.")]
+EffortProfile = Annotated[str, typer.Option(help="Meaning of reasoning_effort: preview or 0731.")]
+MaxWaiting = Annotated[int, typer.Option(min=0, help="Requests that may wait for room before 503.")]
+Pages = Annotated[
+    int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
+]
+StateSlots = Annotated[int, typer.Option(min=0, help="Sequence states; 0: twice max-sequences.")]
+DrainSeconds = Annotated[
+    int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
+]
+LogFile = Annotated[
+    Path | None, typer.Option(help="Write JSON logs here, rotated; else to stderr.")
+]
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"flashplane-worker {importlib.metadata.version('flashplane')}")
@@ -77,34 +93,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     dtype: Annotated[DType, typer.Option(help="Arithmetic.")] = DType.FLOAT32,
-    max_model_len: Annotated[
-        int, typer.Option(min=2, help="Prompt and output tokens of one request.")
-    ] = 32_768,
-    served_model_name: Annotated[
-        str, typer.Option(help="The name requests must ask for.")
-    ] = "deepseek-v4-flash",
-    effort_profile: Annotated[
-        str, typer.Option(help="Meaning of reasoning_effort: preview or 0731.")
-    ] = "preview",
+    max_model_len: MaxModelLen = 32_768,
+    served_model_name: ServedModelName = "deepseek-v4-flash",
+    effort_profile: EffortProfile = "preview",
     max_sequences: Annotated[int, typer.Option(min=1, help="Requests in one forward.")] = 32,
-    max_waiting: Annotated[
-        int, typer.Option(min=0, help="Requests that may wait for room before 503.")
-    ] = 256,
+    max_waiting: MaxWaiting = 256,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one forward.")] = 2_048,
-    pages: Annotated[
-        int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
-    ] = 0,
-    state_slots: Annotated[
-        int, typer.Option(min=0, help="Sequence states; 0: twice max-sequences.")
-    ] = 0,
+    pages: Pages = 0,
+    state_slots: StateSlots = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
-    drain_seconds: Annotated[
-        int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
-    ] = 30,
+    drain_seconds: DrainSeconds = 30,
     log_level: Annotated[LogLevel, typer.Option(help="Least level told.")] = LogLevel.INFO,
-    log_file: Annotated[
-        Path | None, typer.Option(help="Write JSON logs here, rotated; else to stderr.")
-    ] = None,
+    log_file: LogFile = None,
 ) -> None:
     """Serve a model directory until SIGTERM.
 

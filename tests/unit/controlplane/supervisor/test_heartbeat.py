@@ -20,6 +20,7 @@ class HealthServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HealthHandler)
         self.status = 200
+        self.asked = 0
 
     @property
     def url(self) -> str:
@@ -30,6 +31,7 @@ class HealthHandler(BaseHTTPRequestHandler):
     server: HealthServer
 
     def do_GET(self) -> None:
+        self.server.asked += 1
         body = json.dumps({"status": "ok", "model": "m", "max_model_len": 4096}).encode()
         self.send_response(self.server.status)
         self.send_header("content-length", str(len(body)))
@@ -92,4 +94,5 @@ def test_a_worker_that_is_not_there_is_not_published(
 def test_a_store_that_is_not_there_stops_nothing(worker: HealthServer) -> None:
     heartbeat = Heartbeat("unix:///nowhere/valkey", worker.url, path="serverless")
     heartbeat.start()
+    eventually(lambda: worker.asked >= 2)  # the first beat's failure did not end it
     heartbeat.stop()

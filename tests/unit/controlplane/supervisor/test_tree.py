@@ -158,5 +158,10 @@ def test_a_child_that_ignores_its_signal_is_killed_and_said_so(
     assert said == ["one did not stop in 0 s and was killed"]
 
 
-def test_stopping_what_was_never_started_is_nothing(tree: Tree) -> None:
+def test_stopping_what_was_never_started_is_nothing(
+    tree: Tree, table: ProcessTable, said: Lines
+) -> None:
+    tree.start(sleeper("one"))
     tree.stop("nobody")
+    assert list(table.processes) == ["one"]
+    assert said == []

@@ -225,7 +225,11 @@ def test_abort_while_waiting_running_and_in_flight() -> None:
 
 
 def test_abort_of_an_unknown_request_is_ignored() -> None:
-    scheduler().abort("nobody")
+    s = scheduler()
+    s.add(request("somebody", [1, 2]))
+    s.abort("nobody")
+    s.check()
+    assert (s.running, s.waiting) == (0, 1)
 
 
 def test_failed_sequence_leaves_the_others_alone() -> None:
