@@ -18,8 +18,9 @@ from controlplane.gateway.database import Database
 from controlplane.gateway.telemetry import HOLD_SECONDS
 
 MAX_BATCH = 200
-# Long enough for a commit that was under way when its connection broke to end, one way or other.
-DOUBT_SECONDS = 1.0
+RELEASE_SECONDS = 1.0
+# A commit under way when its connection broke may land late, so its holds are looked for this long.
+DOUBT_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class HoldBatcher:
         self._database = database
         self._waiting: list[Waiting] = []
         self._arrival = asyncio.Event()
-        self._doubtful: set[uuid.UUID] = set()
+        self._doubtful: dict[uuid.UUID, float] = {}  # until when
         self.is_replaced = False
 
     async def place(self, request: HoldRequest) -> HoldPlan:
@@ -69,7 +70,8 @@ class HoldBatcher:
             outcomes = await self._database.run(holds.place, [request for request, _ in batch])
         except Exception as error:
             # The transaction may have committed before its connection broke.
-            self._doubtful.update(request.request_id for request, _ in batch)
+            until = time.monotonic() + DOUBT_SECONDS
+            self._doubtful.update((request.request_id, until) for request, _ in batch)
             self.is_replaced = self.is_replaced or isinstance(error, EpochClosed)
             for _, future in batch:
                 future.set_exception(error)
@@ -83,13 +85,18 @@ class HoldBatcher:
     async def run_releases(self) -> None:
         """Release the holds of failed batches, should they exist, until cancelled."""
         while True:
-            doubtful = frozenset(self._doubtful)
-            await asyncio.sleep(DOUBT_SECONDS)
-            if not doubtful:
+            await asyncio.sleep(RELEASE_SECONDS)
+            if not self._doubtful:
                 continue
+            asked_at = time.monotonic()
             try:
-                await self._database.run(holds.release, doubtful)
+                released = await self._database.run(holds.release, list(self._doubtful))
             except Unavailable:
                 continue
-            self._doubtful -= doubtful
-            _log.info("doubtful_holds_released", extra={"requests": len(doubtful)})
+            self._doubtful = {
+                request_id: until
+                for request_id, until in self._doubtful.items()
+                if until > asked_at
+            }
+            if released:
+                _log.info("doubtful_holds_released", extra={"requests": released})
