@@ -61,10 +61,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """What a forward gave one sequence. `error`: why it must fail."""
+    """What a forward gave one sequence: `tokens` that follow it, in order; none while a prompt is
+    being prefilled. `error`: why it must fail."""
 
     request_id: str
-    token_id: int | None = None
-    logprob: TokenLogprob | None = None
+    tokens: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     error: str | None = None

@@ -54,7 +54,7 @@ class PaperRunner:
             return SequenceOutput(s.request_id, prompt_logprobs=scored)
         assert s.sample_position == len(tokens)
         token = next_token(tokens, s.sampling.seed)
-        return SequenceOutput(s.request_id, token, TokenLogprob(token, -1.0), scored)
+        return SequenceOutput(s.request_id, [TokenLogprob(token, -1.0)], scored)
 
     def _read(self, s: ScheduledSequence, position: int) -> int:
         page, at = divmod(position, self.page_tokens)

@@ -118,8 +118,7 @@ class ModelRunner:
                 scored += _score(logits, targets, count)
         return SequenceOutput(
             sequence.request_id,
-            token_id=None if token is None else token.token_id,
-            logprob=token,
+            tokens=[] if token is None else [token],
             prompt_logprobs=scored,
         )
 

@@ -29,7 +29,7 @@ class BreakingRunner:
         if self.good_steps == 0:
             raise RuntimeError("device lost")
         self.good_steps -= 1
-        return [SequenceOutput(s.request_id, 5, TokenLogprob(5, -1.0)) for s in batch.sequences]
+        return [SequenceOutput(s.request_id, [TokenLogprob(5, -1.0)]) for s in batch.sequences]
 
 
 def client(runner: Runner) -> EngineClient:

@@ -45,9 +45,9 @@ def test_outputs_keep_the_order_of_the_batch(model: Path, fresh: Sequences) -> N
     assert [output.request_id for output in outputs] == ["0", "1", "2", "3"]
     for slot, output in enumerate(outputs):
         expected = alone(model, prompts[slot])
-        assert output.token_id == int(expected.argmax())
-        assert output.logprob is not None
-        assert output.logprob.logprob == pytest.approx(float(expected.max()), abs=1e-4)
+        assert output.tokens[0].token_id == int(expected.argmax())
+        assert len(output.tokens) == 1
+        assert output.tokens[0].logprob == pytest.approx(float(expected.max()), abs=1e-4)
 
 
 def test_one_batch_is_one_forward(fresh: Sequences) -> None:
@@ -63,7 +63,7 @@ def test_a_batch_of_copies_alone_runs_nothing(fresh: Sequences) -> None:
 def test_a_prompt_still_being_prefilled_samples_nothing(fresh: Sequences) -> None:
     scheduled = replace(fresh.scheduled(0, tokens(20)), sample_position=None)
     [output] = fresh.runner.execute(Batch([scheduled]))
-    assert (output.token_id, output.logprob, output.error) == (None, None, None)
+    assert (output.tokens, output.error) == ([], None)
 
 
 def test_a_snapshot_continues_like_the_sequence_it_was_taken_from(
@@ -76,18 +76,18 @@ def test_a_snapshot_continues_like_the_sequence_it_was_taken_from(
     fresh.fork(5, 6)
     [output] = fresh.execute({6: second}, resets=[6], copies_before=[(5, 6)])
     expected = alone(model, prefix + second)
-    assert output.token_id == int(expected.argmax())
-    assert output.logprob is not None
-    assert output.logprob.logprob == pytest.approx(float(expected.max()), abs=1e-4)
+    assert output.tokens[0].token_id == int(expected.argmax())
+    assert len(output.tokens) == 1
+    assert output.tokens[0].logprob == pytest.approx(float(expected.max()), abs=1e-4)
 
 
 def test_slots_and_pages_used_again_bring_nothing_back(model: Path, fresh: Sequences) -> None:
     fresh.execute({0: tokens(300, 1)})
     again = Sequences(fresh.runner)  # hands out the same pages
     [output] = again.execute({0: tokens(50, 2)}, resets=[0])
-    assert output.logprob is not None
+    assert len(output.tokens) == 1
     expected = float(alone(model, tokens(50, 2)).max())
-    assert output.logprob.logprob == pytest.approx(expected, abs=1e-5)
+    assert output.tokens[0].logprob == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_reset_slot_is_forgotten(fresh: Sequences) -> None:
@@ -121,10 +121,10 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(
         layer.window[1] = torch.nan
     outputs = fresh.execute({slot: prompt[-1:] for slot, prompt in prompts.items()})
     assert outputs[1].error
-    assert outputs[1].token_id is None
+    assert outputs[1].tokens == []
     for slot in (0, 2):
         assert outputs[slot].error is None
-        assert outputs[slot].token_id == int(alone(model, prompts[slot]).argmax())
+        assert outputs[slot].tokens[0].token_id == int(alone(model, prompts[slot]).argmax())
 
 
 def test_pages_poisoned_by_a_failed_sequence_are_harmless_to_the_next(
@@ -137,7 +137,7 @@ def test_pages_poisoned_by_a_failed_sequence_are_harmless_to_the_next(
                 cache.pages[:-1] = torch.nan
                 cache.tail[:] = torch.nan
     [output] = fresh.execute({0: tokens(60)}, resets=[0])
-    assert output.token_id == int(alone(model, tokens(60)).argmax())
+    assert output.tokens[0].token_id == int(alone(model, tokens(60)).argmax())
 
 
 def test_a_crowd_changes_no_logprob(model: Path, fresh: Sequences) -> None:
@@ -210,10 +210,10 @@ def test_sampled_tokens_follow_their_own_parameters(fresh: Sequences) -> None:
     warm = SamplingParams(max_tokens=1, temperature=1.0, seed=5, logprobs=2)
     scheduled = [fresh.scheduled(0, tokens(30), warm), fresh.scheduled(1, tokens(30), GREEDY)]
     first, second = fresh.runner.execute(Batch(scheduled))
-    assert first.logprob is not None
-    assert second.logprob is not None
-    assert first.logprob.top[0][0] == second.token_id
-    assert second.logprob.top == []
+    assert len(first.tokens) == 1
+    assert len(second.tokens) == 1
+    assert first.tokens[0].top[0][0] == second.tokens[0].token_id
+    assert second.tokens[0].top == []
 
 
 def test_unknown_names_are_refused_at_start(model: Path) -> None:

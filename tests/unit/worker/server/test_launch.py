@@ -98,7 +98,7 @@ class BreakingRunner:
     def execute(self, batch: Batch) -> list[SequenceOutput]:
         if self.broken.is_set():
             raise RuntimeError("device lost")
-        return [SequenceOutput(s.request_id, 5, TokenLogprob(5, -1.0)) for s in batch.sequences]
+        return [SequenceOutput(s.request_id, [TokenLogprob(5, -1.0)]) for s in batch.sequences]
 
 
 def test_crash_of_the_engine_ends_the_process(

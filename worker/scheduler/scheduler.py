@@ -16,7 +16,7 @@ from worker.request import FinishReason, Request
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step brought one request. `finish_reason` is set on the last one."""
+    """One token, or less, that a step brought. `finish_reason` is set on a request's last one."""
 
     request: Request
     token: TokenLogprob | None = None
@@ -105,10 +105,10 @@ class Scheduler:
         """Take the results of the last batch, one per scheduled sequence in any order. Returns what
         they brought, without requests of which only a part of the prompt was computed."""
         assert {o.request_id for o in outputs} == self._in_flight.keys()
-        progress = [self._apply(self._in_flight[o.request_id], o) for o in outputs]
+        progress = [p for o in outputs for p in self._apply(self._in_flight[o.request_id], o)]
         self._in_flight.clear()
         for p in progress:
-            if p.request.finish_reason is not None:
+            if p.finish_reason is not None:
                 self._finish(p.request)
         return [
             p
@@ -236,7 +236,7 @@ class Scheduler:
         targets = request.prompt_token_ids[request.computed_tokens + 1 : end + 1]
         return targets or None
 
-    def _apply(self, scheduled: _Scheduled, output: SequenceOutput) -> Progress:
+    def _apply(self, scheduled: _Scheduled, output: SequenceOutput) -> list[Progress]:
         """Account for one sequence's step; sets the request's finish reason when it is done."""
         request = scheduled.request
         start = request.computed_tokens
@@ -245,17 +245,18 @@ class Scheduler:
         if output.error is not None or request.finish_reason is not None:
             self._cache.unpin(scheduled.kept)
             request.finish_reason = request.finish_reason or FinishReason.ERROR
-            return Progress(request, finish_reason=request.finish_reason, error=output.error)
+            return [Progress(request, finish_reason=request.finish_reason, error=output.error)]
         self._cache.commit(request, scheduled.kept)
-        if output.token_id is not None:
-            request.output_token_ids.append(output.token_id)
-        request.finish_reason = self._finish_reason(request, output.token_id)
-        return Progress(
-            request,
-            token=output.logprob,
-            prompt_logprobs=self._new_prompt_logprobs(request, start, output.prompt_logprobs),
-            finish_reason=request.finish_reason,
-        )
+        scored = self._new_prompt_logprobs(request, start, output.prompt_logprobs)
+        request.finish_reason = self._finish_reason(request)
+        progress = [Progress(request, None, scored, request.finish_reason)]
+        for token in output.tokens:
+            request.output_token_ids.append(token.token_id)
+            request.finish_reason = self._finish_reason(request)
+            progress.append(Progress(request, token, finish_reason=request.finish_reason))
+            if request.finish_reason is not None:
+                break
+        return progress
 
     def _new_prompt_logprobs(
         self, request: Request, start: int, logprobs: list[TokenLogprob]
@@ -268,11 +269,12 @@ class Scheduler:
         self._prompt_logprobs_seen[request.request_id] = max(seen, start + len(logprobs))
         return fresh
 
-    def _finish_reason(self, request: Request, token_id: int | None) -> FinishReason | None:
-        if token_id in request.sampling.stop_token_ids:
+    def _finish_reason(self, request: Request) -> FinishReason | None:
+        output = request.output_token_ids
+        if output and output[-1] in request.sampling.stop_token_ids:
             return FinishReason.STOP
         full = request.token_count >= self._max_model_len
-        spent = len(request.output_token_ids) >= request.sampling.max_tokens
+        spent = len(output) >= request.sampling.max_tokens
         if request.computed_tokens >= len(request.prompt_token_ids) and (full or spent):
             return FinishReason.LENGTH
         return None
