@@ -136,7 +136,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How much of the machine the engine takes. `pages` and `state_slots` size the KV tensors."""
+    """How much of the machine the engine takes. `pages` and `state_slots` size the KV tensors.
+    `draft_tokens`: how many tokens beyond the next one a forward may guess."""
 
     device: str = "cpu"
     dtype: str = "float32"  # a name in worker.model.numerics.NUMERICS
@@ -147,12 +148,14 @@ class EngineConfig:
     pages: int = 512
     state_slots: int = 64
     attention_tile_bytes: int = 64 << 20  # workspace of one query tile
+    draft_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in self.__annotations__:
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
+            least = 0 if name == "draft_tokens" else 1
+            if isinstance(value, int) and value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
 
 
 def _number(raw: dict[str, Any], name: str, kind: type) -> int | float:

@@ -2,7 +2,8 @@
 
 Two kinds of tensors: *pages*, indexed by the scheduler's page ids and shared by every sequence
 whose prefix they hold, and *slots*, one sequence's recent state. Both kinds of a sequence together
-are its whole state: copying a slot at a page boundary is a snapshot.
+are its whole state: copying a slot at a page boundary is a snapshot. Rings have room for a
+forward's guesses beyond what is ever read: a failed guess has overwritten nothing, and will be.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ class EntryCache:
 
     `pages` [pages + 1, entries per page, D]: finished entries; the extra last page stays zero, and
     is what row -1 reads. `tail` [slots, R, 2, W] float32: value and score projections of the last
-    R tokens, a ring at position mod R, where R spans every token an unfinished entry can need.
+    R tokens, a ring at position mod R, where R spans every token an unfinished entry can need
+    and `draft_tokens` more.
     """
 
     pages: torch.Tensor
@@ -25,8 +27,8 @@ class EntryCache:
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """One layer's memory. `window` [slots, sliding_window, D]: key-values of the last tokens, a
-    ring at position mod sliding_window. `entries` in compressed layers, `index` beside it in CSA
+    """One layer's memory. `window` [slots, R, D]: key-values of the last tokens, a ring at position
+    mod R = sliding_window + draft_tokens. `entries` in compressed layers, `index` beside it in CSA
     layers."""
 
     window: torch.Tensor

@@ -93,10 +93,11 @@ def lay_out(
     deepest = max(len(s.pages) for s in sequences)
     table = [s.pages + [0] * (deepest - len(s.pages)) for s in sequences]
     block_table = torch.tensor(table, dtype=torch.long, device=device).view(len(table), deepest)
+    ring = config.sliding_window + engine.draft_tokens
     back = torch.arange(config.sliding_window - 1, -1, -1, device=device)
     seen = positions.unsqueeze(1) - back  # [T, W]
     emissions = {
-        ratio: _emission(ratio, config, chunks, owner, positions, block_table)
+        ratio: _emission(ratio, config, engine, chunks, owner, positions, block_table)
         for ratio in sorted(set(config.compress_ratios) - {0})
     }
     return RaggedBatch(
@@ -105,8 +106,8 @@ def lay_out(
         owner=owner,
         slots=chunks.slots,
         block_table=block_table,
-        window=_ring(config.sliding_window, chunks, owner, positions),
-        window_rows=_source_rows(config.sliding_window, chunks, owner.unsqueeze(1), seen),
+        window=_ring(ring, chunks, owner, positions),
+        window_rows=_source_rows(ring, chunks, owner.unsqueeze(1), seen),
         emissions=emissions,
         tiles=list(_tiles(lengths, _row_bytes(config, emissions), engine.attention_tile_bytes)),
         last_rows=(chunks.offset + length - 1).tolist(),
@@ -116,6 +117,7 @@ def lay_out(
 def _emission(
     ratio: int,
     config: ModelConfig,
+    engine: EngineConfig,
     chunks: _Chunks,
     owner: torch.Tensor,
     positions: torch.Tensor,
@@ -126,12 +128,13 @@ def _emission(
     entry = first[emitter] + within
     reach = 2 * ratio if ratio == CSA_RATIO else ratio  # CSA pools the previous group too
     pooled = (entry.unsqueeze(1) + 1) * ratio - reach + torch.arange(reach, device=entry.device)
-    source = _source_rows(reach, chunks, emitter.unsqueeze(1), pooled)
+    ring = reach + engine.draft_tokens
+    source = _source_rows(ring, chunks, emitter.unsqueeze(1), pooled)
     per_page = config.page_entries(ratio)
     visible = (positions + 1) // ratio
     return Emission(
-        tail=_ring(reach, chunks, owner, positions),
-        rows=torch.where(source < 0, chunks.tokens + len(chunks.slots) * reach, source),
+        tail=_ring(ring, chunks, owner, positions),
+        rows=torch.where(source < 0, chunks.tokens + len(chunks.slots) * ring, source),
         positions=entry * ratio,
         stored_at=block_table[emitter, entry // per_page] * per_page + entry % per_page,
         visible=visible,

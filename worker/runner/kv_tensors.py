@@ -35,7 +35,8 @@ class KVTensors:
 
     def _layer(self, ratio: int) -> LayerCache:
         config = self._config
-        shape = (self._engine.state_slots, config.sliding_window, config.head_dim)
+        ring = config.sliding_window + self._engine.draft_tokens
+        shape = (self._engine.state_slots, ring, config.head_dim)
         window = torch.zeros(shape, dtype=self._dtype, device=self._engine.device)
         entries = self._entries(ratio, config.head_dim) if ratio else None
         index = self._entries(ratio, config.index_head_dim) if ratio == CSA_RATIO else None
@@ -45,7 +46,8 @@ class KVTensors:
         engine, device = self._engine, self._engine.device
         overlap = 2 if ratio == CSA_RATIO else 1  # CSA pools two groups of doubled width
         pages = (engine.pages + 1, self._config.page_entries(ratio), dim)
-        tail = (engine.state_slots, overlap * ratio, 2, overlap * dim)
+        ring = overlap * ratio + engine.draft_tokens
+        tail = (engine.state_slots, ring, 2, overlap * dim)
         return EntryCache(
             pages=torch.zeros(pages, dtype=self._dtype, device=device),
             tail=torch.zeros(tail, dtype=torch.float32, device=device),
