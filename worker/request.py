@@ -13,6 +13,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     ABORTED = "aborted"
     ERROR = "error"
+    DEADLINE = "deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Grammar(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A request's whole engine state. Positions below `computed_tokens` are in the KV cache."""
 
@@ -49,6 +50,9 @@ class Request:
     prompt_token_ids: list[int] = field(repr=False)
     sampling: SamplingParams
     cache_salt: bytes = field(default=b"", repr=False)
+    priority: int = 0  # lower is served sooner
+    fairness_key: str = field(default="", repr=False)  # whose work this is
+    deadline: float | None = None  # seconds on the monotonic clock
     grammar: Grammar | None = field(default=None, repr=False)
     output_token_ids: list[int] = field(default_factory=list, repr=False)
     computed_tokens: int = 0

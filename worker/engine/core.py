@@ -87,10 +87,11 @@ class EngineCore:
     ) -> None:
         try:
             while self._take_commands():
-                progress = self._step()
-                self._observe()
-                if progress:
-                    on_progress(progress)
+                for advance in (self._scheduler.expire, self._step):
+                    progress = advance()
+                    self._observe()
+                    if progress:
+                        on_progress(progress)
         except Exception as error:
             logger.exception("the engine's step loop has crashed")
             on_crash(error)

@@ -1,17 +1,21 @@
 """Continuous batching: decides what every forward computes. Plain data; the engine's core calls it.
 
 Each step first serves every sequence that decodes, then spends what is left of the token budget on
-prompts, in order of arrival and in chunks, so that a long prompt never stalls the others. When
-pages run out the latest arrival is preempted and computed again later, from the prefix cache where
-that still holds it.
+prompts, running and waiting alike, in chunks and in `waiting`'s order, so that a long prompt stalls
+nobody. When pages run out, the last in that order is preempted and computed again later, from the
+prefix cache where that still holds it; it starts again when all that it had fits, so that two
+requests do not push each other out by turns. A waiting request that finds no room takes it from one
+of worse priority, never from its equals.
 """
 
-from collections import deque
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request
+from worker.scheduler.waiting import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +41,32 @@ class _Scheduled:
 
 class Scheduler:
     """Owns every request from `add` until it is finished. One step may be in flight at a time:
-    `schedule`, run the batch, `update`."""
+    `schedule`, run the batch, `update`. `clock` tells the time that deadlines are in."""
 
     def __init__(
-        self, cache: CacheManager, *, max_sequences: int, max_batch_tokens: int, max_model_len: int
+        self,
+        cache: CacheManager,
+        *,
+        max_sequences: int,
+        max_batch_tokens: int,
+        max_model_len: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert max_batch_tokens >= max_sequences > 0
         self._cache = cache
         self._max_sequences = max_sequences
         self._max_batch_tokens = max_batch_tokens
         self._max_model_len = max_model_len
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []  # in order of admission
+        self._clock = clock
+        self._waiting = WaitingQueue()
+        self._running: list[Request] = []
+        self._timed: dict[str, Request] = {}  # those with a deadline
         self._in_flight: dict[str, _Scheduled] = {}
         self._admitted_once: set[str] = set()
         self._branch_tokens: dict[str, int] = {}
         self._prompt_logprobs_seen: dict[str, int] = {}
         self._preemptions = 0
+        self._no_room = False  # the last step had none for a waiting request, nor came any since
 
     @property
     def running(self) -> int:
@@ -78,27 +91,37 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue a request whose prompt leaves room for a token within max_model_len."""
         assert 0 < len(request.prompt_token_ids) < self._max_model_len
-        self._waiting.append(request)
+        self._waiting.add(request)
+        if request.deadline is not None:
+            self._timed[request.request_id] = request
 
     def abort(self, request_id: str) -> None:
         """Forget a request at any moment; unknown ids (already finished) are ignored."""
-        for request in (*self._running, *self._waiting):
-            if request.request_id == request_id:
-                request.finish_reason = FinishReason.ABORTED
-                # A step in flight still reads its pages and slot: `update` takes them back.
-                if request_id not in self._in_flight:
-                    self._finish(request)
-                return
+        request = self._waiting.get(request_id)
+        if request is not None:
+            request.finish_reason = FinishReason.ABORTED
+            # A step in flight still reads its pages and slot: `update` takes them back.
+            if request_id not in self._in_flight:
+                self._finish(request)
+
+    def expire(self) -> list[Progress]:
+        """End every request, running or waiting, whose deadline has passed. Between two steps."""
+        assert not self._in_flight
+        now = self._clock()
+        expired = [r for r in self._timed.values() if r.deadline is not None and r.deadline <= now]
+        for request in expired:
+            request.finish_reason = FinishReason.DEADLINE
+            self._finish(request)
+        return [Progress(r, finish_reason=r.finish_reason) for r in expired]
 
     def schedule(self) -> Batch | None:
         """The next forward; None when there is nothing to run."""
         assert not self._in_flight
         batch = Batch([])
-        preemptions = self._preemptions
+        self._make_way()
+        self._running.sort(key=self._waiting.rank)
         budget = self._schedule_decodes(batch, self._max_batch_tokens)
-        budget = self._schedule_prefills(batch, budget)
-        if self._preemptions == preemptions:
-            self._admit(batch, budget)
+        self._schedule_prompts(batch, budget)
         return batch if batch.sequences else None
 
     def update(self, outputs: list[SequenceOutput]) -> list[Progress]:
@@ -126,9 +149,11 @@ class Scheduler:
             if slot is not None
         ]
         self._cache.check([*self._running, *self._waiting], pinned)
+        self._waiting.check(self._running)
         known = {r.request_id for r in (*self._running, *self._waiting)}
         assert self._in_flight.keys() | self._branch_tokens.keys() <= known
         assert self._admitted_once | self._prompt_logprobs_seen.keys() <= known
+        assert self._timed.keys() <= known
         assert len(self._running) <= self._max_sequences
 
     def _schedule_decodes(self, batch: Batch, budget: int) -> int:
@@ -141,39 +166,53 @@ class Scheduler:
                 budget -= 1
         return budget
 
-    def _schedule_prefills(self, batch: Batch, budget: int) -> int:
-        for request in list(self._running):
-            if request.state_slot < 0 or request.request_id in self._in_flight or budget == 0:
-                continue
-            end = self._chunk_end(request, budget)
-            if self._make_room(request, end):
-                budget -= end - request.computed_tokens
-                self._put(batch, request, end)
-        return budget
-
-    def _admit(self, batch: Batch, budget: int) -> None:
-        while self._waiting and budget > 0 and len(self._running) < self._max_sequences:
-            request = self._waiting[0]
-            reuse = request.sampling.prompt_logprobs is None
-            admission = self._cache.admit(request, reuse=reuse)
-            if admission is None:
-                return
-            self._branch_tokens[request.request_id] = admission.branch_tokens
-            end = self._chunk_end(request, budget)
-            if not self._cache.extend(request, end):
-                self._cache.unpin(admission.snapshot)
-                self._cache.vacate(request)
-                return
-            self._running.append(self._waiting.popleft())
-            if request.request_id not in self._admitted_once:
-                self._admitted_once.add(request.request_id)
-                request.cache_hit_tokens = request.computed_tokens
-            if admission.snapshot is None:
-                batch.resets.append(request.state_slot)
+    def _schedule_prompts(self, batch: Batch, budget: int) -> None:
+        """Spend `budget` on prompts in order of rank, which every chunk changes."""
+        rank = self._waiting.rank
+        prefills = [r for r in self._running if r.request_id not in self._in_flight]
+        self._no_room = len(self._running) == self._max_sequences
+        while budget > 0:
+            prefills = [r for r in prefills if r.state_slot >= 0]  # the others were preempted
+            running = min(prefills, key=rank, default=None)
+            waiting = None if self._no_room else self._waiting.peek()
+            if waiting is not None and (running is None or rank(waiting) < rank(running)):
+                spent = self._admit(batch, waiting, budget)
+                self._no_room = spent == 0
+                budget -= spent
+            elif running is not None:
+                prefills.remove(running)
+                end = self._chunk_end(running, budget)
+                if self._make_room(running, end):
+                    budget -= end - running.computed_tokens
+                    self._put(batch, running, end)
             else:
-                batch.copies_before.append((admission.snapshot, request.state_slot))
-            budget -= end - request.computed_tokens
-            self._put(batch, request, end, pinned=admission.snapshot)
+                return
+
+    def _admit(self, batch: Batch, request: Request, budget: int) -> int:
+        """Start a waiting request; returns its tokens in this step, 0 if there is no room."""
+        if len(self._running) == self._max_sequences:
+            return 0
+        admission = self._cache.admit(request, reuse=request.sampling.prompt_logprobs is None)
+        if admission is None:
+            return 0
+        self._branch_tokens[request.request_id] = admission.branch_tokens
+        end = self._chunk_end(request, budget)
+        preempted_before = request.request_id in self._admitted_once
+        if not self._cache.extend(request, request.token_count if preempted_before else end):
+            self._cache.unpin(admission.snapshot)
+            self._cache.vacate(request)
+            return 0
+        self._waiting.take(request)
+        self._running.append(request)
+        if not preempted_before:
+            self._admitted_once.add(request.request_id)
+            request.cache_hit_tokens = request.computed_tokens
+        if admission.snapshot is None:
+            batch.resets.append(request.state_slot)
+        else:
+            batch.copies_before.append((admission.snapshot, request.state_slot))
+        self._put(batch, request, end, pinned=admission.snapshot)
+        return end - request.computed_tokens
 
     def _chunk_end(self, request: Request, budget: int) -> int:
         """Where the next prompt chunk ends: as far as the budget goes, but on a page boundary where
@@ -190,18 +229,25 @@ class Scheduler:
         return end
 
     def _make_room(self, request: Request, token_count: int) -> bool:
-        """Get pages for `request`, at the cost of later arrivals that are not in this step."""
+        """Get pages for `request`, at the cost of those after it that are not in this step."""
         while not self._cache.extend(request, token_count):
-            victim = next(r for r in reversed(self._running) if r.request_id not in self._in_flight)
+            idle = (r for r in self._running if r.request_id not in self._in_flight)
+            victim = max(idle, key=self._waiting.rank)
             self._preempt(victim)
             if victim is request:
                 return False
         return True
 
+    def _make_way(self) -> None:
+        """Preempt one request of worse priority for a waiting one that found no room."""
+        waiting = self._waiting.peek() if self._no_room else None
+        if waiting is not None and any(r.priority > waiting.priority for r in self._running):
+            self._preempt(max(self._running, key=self._waiting.rank))
+
     def _preempt(self, request: Request) -> None:
         self._cache.vacate(request)
         self._running.remove(request)
-        self._waiting.appendleft(request)
+        self._waiting.put_back(request)
         self._preemptions += 1
 
     def _put(self, batch: Batch, request: Request, end: int, *, pinned: int | None = None) -> None:
@@ -227,6 +273,7 @@ class Scheduler:
             )
         )
         self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept)
+        self._waiting.charge(request, end)
 
     def _prompt_targets(self, request: Request, end: int) -> list[int] | None:
         """The prompt tokens that follow the chunk's positions, if their log-probabilities are
@@ -283,8 +330,9 @@ class Scheduler:
         self._cache.release(request)
         if request in self._running:
             self._running.remove(request)
-        else:
-            self._waiting.remove(request)
+            self._no_room = False
+        self._waiting.forget(request)
+        self._timed.pop(request.request_id, None)
         self._admitted_once.discard(request.request_id)
         self._branch_tokens.pop(request.request_id, None)
         self._prompt_logprobs_seen.pop(request.request_id, None)

@@ -1,4 +1,4 @@
-"""Any interleaving of arrivals, steps and aborts, in a cache that is always too small."""
+"""Any interleaving of arrivals, steps, aborts and expiry, in a cache that is always too small."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,7 +30,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_sequences=sequences,
             max_batch_tokens=budget,
             max_model_len=MAX_MODEL_LEN,
+            clock=lambda: self.now,
         )
+        self.now = 0.0
         self.budget = budget
         self.runner = PaperRunner(PAGE)
         self.live: dict[str, Request] = {}
@@ -45,8 +47,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 12),
         salt=st.sampled_from([b"", b"other"]),
         echo=st.booleans(),
+        priority=st.sampled_from([0, 0, 1, -1]),
+        key=st.sampled_from(["", "a", "b"]),
+        patience=st.none() | st.integers(0, 9),
     )
-    def add(self, prompt: list[int], cut: int, max_tokens: int, salt: bytes, echo: bool) -> None:
+    def add(
+        self,
+        prompt: list[int],
+        cut: int,
+        max_tokens: int,
+        salt: bytes,
+        echo: bool,
+        priority: int,
+        key: str,
+        patience: int | None,
+    ) -> None:
         self.count += 1
         sampling = SamplingParams(
             max_tokens=max_tokens,
@@ -54,7 +69,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             prompt_logprobs=0 if echo else None,
         )
         tokens = prompt[: max(1, len(prompt) - cut)]
-        request = Request(f"r{self.count}", list(tokens), sampling, cache_salt=salt)
+        request = Request(
+            f"r{self.count}",
+            list(tokens),
+            sampling,
+            cache_salt=salt,
+            priority=priority,
+            fairness_key=key,
+            deadline=None if patience is None else self.now + patience,
+        )
         self.live[request.request_id] = request
         self.scored[request.request_id] = []
         self.scheduler.add(request)
@@ -66,6 +89,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert (self.batch is None) == (not self.live)
         if self.batch is not None:
             assert self.batch.token_count <= self.budget
+            self.now += 1
+
+    @precondition(lambda self: self.batch is None)
+    @rule()
+    def expire(self) -> None:
+        due = {n for n, r in self.live.items() if r.deadline is not None and r.deadline <= self.now}
+        assert {p.request.request_id for p in self.scheduler.expire()} == due
+        for name in due:
+            self._outputs_follow(self.live.pop(name))
 
     @precondition(lambda self: self.batch is not None)
     @rule()
@@ -104,12 +136,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert (self.scheduler.running, self.scheduler.waiting) == (0, 0)
         assert self.scheduler.page_usage == 0.0
 
-    def _finished(self, request: Request) -> None:
+    def _outputs_follow(self, request: Request) -> list[int]:
         tokens = list(request.prompt_token_ids)
         for token in request.output_token_ids:
             assert token == next_token(tokens, 0)
             tokens.append(token)
         assert len(tokens) <= MAX_MODEL_LEN
+        return tokens
+
+    def _finished(self, request: Request) -> None:
+        tokens = self._outputs_follow(request)
         if request.finish_reason is FinishReason.STOP:
             assert request.output_token_ids[-1] in request.sampling.stop_token_ids
         assert request.cache_hit_tokens < len(request.prompt_token_ids)
