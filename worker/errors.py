@@ -142,6 +142,21 @@ class GenerationFailed(RequestError):
     code = "generation_failed"
 
 
+class DeadlineExceeded(RequestError):
+    """The request was not finished within its `deadline_seconds`."""
+
+    status = 504
+    type = "server_error"
+    code = "deadline_exceeded"
+
+    def __init__(self, completion_tokens: int) -> None:
+        super().__init__(
+            f"The request was given up at its deadline, after {completion_tokens} output tokens.",
+            param="deadline_seconds",
+            completion_tokens=completion_tokens,
+        )
+
+
 class Unavailable(RequestError):
     """This worker cannot take the request now."""
 

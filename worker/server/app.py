@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -78,21 +79,23 @@ class _Routes:
         self._serving = serving
 
     async def chat_completions(self, http: Request) -> Response:
+        arrived = time.monotonic()
         body = await _read(http)
         document = parse_json(body)
         fields = parse_fields(document, ChatFields)
         check_common(fields, self._serving.limits)
         prompt = await self._prompt(len(body), document)
-        return answer_chat(self._serving, fields, prompt, _name(http))
+        return answer_chat(self._serving, fields, prompt, _name(http), arrived)
 
     async def completions(self, http: Request) -> Response:
+        arrived = time.monotonic()
         body = await _read(http)
         fields = parse_fields(parse_json(body), CompletionFields)
         check_common(fields, self._serving.limits)
         token_ids = await _offload(
             len(body), lambda: encode_prompt(self._serving.tokenizer, fields.prompt)
         )
-        return answer_completion(self._serving, fields, token_ids, _name(http))
+        return answer_completion(self._serving, fields, token_ids, _name(http), arrived)
 
     async def tokenize(self, http: Request) -> Response:
         body = await _read(http)

@@ -18,9 +18,12 @@ from worker.server.openai import (
 )
 
 
-def answer_chat(serving: Serving, fields: ChatFields, prompt: ChatPrompt, name: str) -> Answer:
-    """The answer to a checked request, in logs `name`. Raises RequestError."""
-    request = _engine_request(serving, fields, prompt)
+def answer_chat(
+    serving: Serving, fields: ChatFields, prompt: ChatPrompt, name: str, arrived: float
+) -> Answer:
+    """The answer to a checked request, in logs `name`, that `arrived` then (monotonic seconds).
+    Raises RequestError."""
+    request = _engine_request(serving, fields, prompt, arrived)
     stream = serving.chat.stream(
         prompt, response_id=f"chatcmpl-{uuid.uuid4().hex}", model=serving.limits.model
     )
@@ -36,7 +39,9 @@ def answer_chat(serving: Serving, fields: ChatFields, prompt: ChatPrompt, name: 
     return Answer(run, stream=bool(fields.stream))
 
 
-def _engine_request(serving: Serving, fields: ChatFields, prompt: ChatPrompt) -> Request:
+def _engine_request(
+    serving: Serving, fields: ChatFields, prompt: ChatPrompt, arrived: float
+) -> Request:
     if fields.ignore_eos and prompt.grammar is not None:
         raise InvalidRequest(
             "ignore_eos cannot be combined with response_format or strict tools", param="ignore_eos"
@@ -57,6 +62,9 @@ def _engine_request(serving: Serving, fields: ChatFields, prompt: ChatPrompt) ->
         prompt.token_ids,
         sampling,
         cache_salt=fields.salt,
+        priority=fields.priority or 0,
+        fairness_key=fields.fairness_key or "",
+        deadline=fields.deadline(arrived),
         grammar=prompt.grammar,
     )
 

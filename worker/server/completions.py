@@ -98,10 +98,11 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str | list[int]) -> list[int]:
 
 
 def answer_completion(
-    serving: Serving, fields: CompletionFields, token_ids: list[int], name: str
+    serving: Serving, fields: CompletionFields, token_ids: list[int], name: str, arrived: float
 ) -> Answer:
-    """The answer to a checked request, in logs `name`. Raises RequestError."""
-    request = _engine_request(serving, fields, token_ids)
+    """The answer to a checked request, in logs `name`, that `arrived` then (monotonic seconds).
+    Raises RequestError."""
+    request = _engine_request(serving, fields, token_ids, arrived)
     text = CompletionText(
         serving.tokenizer,
         fields.stops,
@@ -127,7 +128,9 @@ def answer_completion(
     return Answer(run, stream=bool(fields.stream))
 
 
-def _engine_request(serving: Serving, fields: CompletionFields, token_ids: list[int]) -> Request:
+def _engine_request(
+    serving: Serving, fields: CompletionFields, token_ids: list[int], arrived: float
+) -> Request:
     if fields.suffix is not None:
         raise InvalidRequest("suffix is not supported", param="suffix")
     if fields.best_of not in (None, 1):
@@ -144,7 +147,15 @@ def _engine_request(serving: Serving, fields: CompletionFields, token_ids: list[
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
     )
-    return Request(uuid.uuid4().hex, token_ids, sampling, cache_salt=fields.salt)
+    return Request(
+        uuid.uuid4().hex,
+        token_ids,
+        sampling,
+        cache_salt=fields.salt,
+        priority=fields.priority or 0,
+        fairness_key=fields.fairness_key or "",
+        deadline=fields.deadline(arrived),
+    )
 
 
 async def _pieces(

@@ -12,7 +12,7 @@ from typing import Any
 from worker.encoding.chat import ChatEncoding
 from worker.encoding.tokenizer import Tokenizer
 from worker.engine.client import EngineClient
-from worker.errors import GenerationFailed, RequestError, Unavailable
+from worker.errors import DeadlineExceeded, GenerationFailed, RequestError, Unavailable
 from worker.metrics import EngineMetrics
 from worker.request import FinishReason, Request
 from worker.scheduler import Progress
@@ -56,6 +56,8 @@ class Generation:
     async def next(self) -> Progress:
         """The next step's result. Raises RequestError when the request or the engine failed."""
         progress = await self._wait()
+        if progress.finish_reason is FinishReason.DEADLINE:
+            raise DeadlineExceeded(self.completion_tokens)
         if progress.finish_reason is FinishReason.ERROR:
             raise self._failure(progress)
         if progress.token is not None:
@@ -133,6 +135,9 @@ def generation(
         try:
             yield running
             reason = running.finish_reason or FinishReason.STOP  # a stop string ends it early
+        except DeadlineExceeded:
+            reason = FinishReason.DEADLINE
+            raise
         except asyncio.CancelledError:
             reason = FinishReason.ABORTED
             raise

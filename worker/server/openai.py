@@ -19,6 +19,8 @@ from worker.request import SamplingParams
 
 MAX_STOPS = 16
 MAX_OUTPUT_TOKENS = 393_216
+MAX_PRIORITY = 1_000
+MAX_DEADLINE_SECONDS = 86_400
 DEFAULT_CHAT_TOKENS = 8_192
 DEFAULT_THINKING_TOKENS = 65_536
 DEFAULT_COMPLETION_TOKENS = 16
@@ -47,6 +49,9 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_OUTPUT_TOKENS)] | None = None
     max_prompt_tokens: Annotated[int, Meta(ge=1)] | None = None
     cache_salt: Annotated[str, Meta(max_length=512)] | None = None
+    priority: Annotated[int, Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    fairness_key: Annotated[str, Meta(max_length=128)] | None = None
+    deadline_seconds: Annotated[float, Meta(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
@@ -75,6 +80,10 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     def salt(self) -> bytes:
         # "surrogatepass": a lone surrogate is a caller's oddity, not an error in a salt.
         return (self.cache_salt or "").encode("utf-8", "surrogatepass")
+
+    def deadline(self, arrived: float) -> float | None:
+        """When to give up a request that arrived then; seconds on the same clock."""
+        return None if self.deadline_seconds is None else arrived + self.deadline_seconds
 
 
 class ChatFields(GenerationFields, kw_only=True):

@@ -40,6 +40,13 @@ def error(response: httpx.Response) -> dict[str, Any]:
         ({"logit_bias": {"129280": 1}}, 422, "invalid_parameter"),
         ({"stream_options": {}}, 400, "invalid_request"),
         ({"max_prompt_tokens": 0}, 422, "invalid_parameter"),
+        ({"priority": 1001}, 422, "invalid_parameter"),
+        ({"priority": 0.5}, 400, "invalid_request"),
+        ({"fairness_key": "k" * 129}, 422, "invalid_parameter"),
+        ({"fairness_key": 7}, 400, "invalid_request"),
+        ({"deadline_seconds": 0}, 422, "invalid_parameter"),
+        ({"deadline_seconds": 86_401}, 422, "invalid_parameter"),
+        ({"deadline_seconds": "1 s"}, 400, "invalid_request"),
     ],
 )
 def test_bad_fields(
@@ -182,7 +189,8 @@ FIELDS = [
     "cache_salt", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "stop",
     "stop_token_ids", "ignore_eos", "n", "stream_options", "frequency_penalty",
     "presence_penalty", "logprobs", "top_logprobs", "reasoning_effort", "thinking", "tools",
-    "tool_choice", "response_format", "echo", "best_of", "suffix",
+    "tool_choice", "response_format", "echo", "best_of", "suffix", "priority", "fairness_key",
+    "deadline_seconds",
 ]  # fmt: skip
 
 
@@ -193,6 +201,6 @@ FIELDS = [
 def test_any_value_in_any_field(http: httpx.Client, path: str, field: str, value: Any) -> None:
     limit = {"max_completion_tokens": 1} if path == CHAT else {"max_tokens": 1}
     response = http.post(path, json=BODIES[path] | limit | {field: value})
-    assert response.status_code in (200, 400, 404, 409, 422), response.text
+    assert response.status_code in (200, 400, 404, 409, 422, 504), response.text
     if response.status_code != 200:
         error(response)
