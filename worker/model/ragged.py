@@ -180,19 +180,15 @@ def _row_bytes(config: ModelConfig, emissions: dict[int, Emission]) -> int:
 
 
 def _tiles(lengths: list[int], row_bytes: int, budget_bytes: int) -> Iterator[QueryTile]:
-    """Runs of one-token sequences together, longer chunks one by one, within the budget."""
+    """Runs of equally long chunks together, within the budget; longer ones piece by piece."""
     most = max(1, budget_bytes // row_bytes)
     row = sequence = 0
-    for single, group in groupby(lengths, key=lambda length: length == 1):
-        run = list(group)
-        if single:
-            for first in range(0, len(run), most):
-                count = min(most, len(run) - first)
-                yield QueryTile(slice(row, row + count), slice(sequence, sequence + count))
-                row, sequence = row + count, sequence + count
-            continue
-        for length in run:
-            for first in range(0, length, most):
-                stop = min(first + most, length)
-                yield QueryTile(slice(row + first, row + stop), slice(sequence, sequence + 1))
-            row, sequence = row + length, sequence + 1
+    for length, group in groupby(lengths):
+        left = len(list(group))
+        while left:
+            count = min(left, max(1, most // length))
+            sequences = slice(sequence, sequence + count)
+            for first in range(0, count * length, most):
+                stop = min(first + most, count * length)
+                yield QueryTile(slice(row + first, row + stop), sequences)
+            row, sequence, left = row + count * length, sequence + count, left - count

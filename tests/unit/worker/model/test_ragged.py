@@ -88,7 +88,13 @@ def test_tiles_cover_every_row_once_in_order(spans: list[tuple[int, int]], budge
     for tile in batch.tiles:
         owners = set(batch.owner[tile.rows].tolist())
         assert owners == set(range(tile.sequences.start, tile.sequences.stop))
-        assert len(owners) == 1 or tile.rows.stop - tile.rows.start == len(owners)
+        rows = [int((batch.owner[tile.rows] == owner).sum()) for owner in owners]
+        assert len(set(rows)) == 1, "equally many rows of each"
+
+
+def test_equally_long_chunks_share_a_tile() -> None:
+    batch = lay_out([chunk(i, 9 * i, 3 if i < 5 else 7) for i in range(7)], SMALL, ENGINE)
+    assert [tile.sequences for tile in batch.tiles] == [slice(0, 5), slice(5, 7)]
 
 
 def test_a_million_token_context_stays_within_its_workspace() -> None:
