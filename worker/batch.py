@@ -14,13 +14,15 @@ from worker.request import SamplingParams
 class ScheduledSequence:
     """Run `token_ids` at positions start, start+1, ... of one sequence.
 
-    `pages` covers positions 0 .. start+len(token_ids)-1. `sample_position` is the number of tokens
-    the sequence has after this chunk when the last token's logits are to be sampled (it keys the
-    seeded random stream, so that a sequence samples the same wherever and however it is batched);
-    None while a prompt is still being prefilled. `prompt_targets` asks for the log-probability of
-    each given token id at the chunk's positions (shifted by one: the token that follows).
-    `allowed_tokens` has one bit per token id, lowest first: which ones may be sampled (None: all;
-    empty: none, the sequence must fail).
+    `pages` covers positions 0 .. start+len(token_ids)-1. The last `draft_count` tokens are guesses
+    of what will be sampled. `sample_position` is the number of tokens the sequence has before them
+    when the last certain token's logits are to be sampled (it keys the seeded random stream, so
+    that a sequence samples the same wherever and however it is batched); None while a prompt is
+    still being prefilled: `next_token_id` is then what follows the chunk. `prompt_targets` asks for
+    the log-probability of each given token id at the chunk's positions (shifted by one: the token
+    that follows). `allowed_tokens` has a mask for what is sampled after the last certain token and
+    after each draft, each one bit per token id, lowest first (None: all ids everywhere; an empty
+    mask: none, the sequence must fail there).
     """
 
     request_id: str
@@ -31,7 +33,14 @@ class ScheduledSequence:
     sampling: SamplingParams
     sample_position: int | None
     prompt_targets: list[int] | None = None
-    allowed_tokens: bytes | None = None
+    allowed_tokens: list[bytes] | None = None
+    draft_count: int = 0
+    next_token_id: int | None = None
+
+    @property
+    def draft_token_ids(self) -> list[int]:
+        """The guesses among `token_ids`."""
+        return self.token_ids[len(self.token_ids) - self.draft_count :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """What a forward gave one sequence: `tokens` that follow it, in order; none while a prompt is
-    being prefilled. `error`: why it must fail."""
+    """What a forward gave one sequence: `tokens` that follow it, in order: one, and one more for
+    each draft that proved right; none while a prompt is being prefilled. `error`: why it must fail.
+    `draft_token_ids` are guesses at what comes after `tokens`; any guess is a good one to try."""
 
     request_id: str
     tokens: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     error: str | None = None
+    draft_token_ids: list[int] = field(default_factory=list)

@@ -26,6 +26,15 @@ class EngineMetrics:
         self.first_token_seconds = self._histogram("time_to_first_token_seconds", "TTFT")
         self.inter_token_seconds = self._histogram("inter_token_latency_seconds", "Token to token")
         self.request_seconds = self._histogram("e2e_request_latency_seconds", "Whole requests")
+        self._drafts = self._counter("spec_decode_num_drafts", "Forwards that tried drafts")
+        self._draft_tokens = self._counter("spec_decode_num_draft_tokens", "Drafts tried")
+        self._accepted = self._counter("spec_decode_num_accepted_tokens", "Drafts that were right")
+        self._accepted_at = Counter(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafts that were right, by how far ahead",
+            ["model_name", "position"],
+            registry=self._registry,
+        )
         self._success = Counter(
             "vllm:request_success",
             "Requests by how they ended",
@@ -36,6 +45,15 @@ class EngineMetrics:
     def finished(self, reason: str) -> None:
         """Count a request that has ended."""
         self._success.labels(**self._labels, finished_reason=reason).inc()
+
+    def drafted(self, tried: int, accepted: int) -> None:
+        """Count one sequence's forward behind which `tried` drafts ran, the first `accepted` of
+        them right."""
+        self._drafts.inc()
+        self._draft_tokens.inc(tried)
+        self._accepted.inc(accepted)
+        for position in range(accepted):
+            self._accepted_at.labels(**self._labels, position=str(position)).inc()
 
     def text(self) -> bytes:
         """Prometheus exposition text."""

@@ -40,6 +40,11 @@ class Grammar(Protocol):
         when none can."""
         ...
 
+    def allowed_after(self, draft_token_ids: Sequence[int]) -> list[bytes]:
+        """The same after each of `draft_token_ids`, should they follow the output last asked about;
+        ends before the first that may not. The output is none the wiser."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -55,6 +60,7 @@ class Request:
     deadline: float | None = None  # seconds on the monotonic clock
     grammar: Grammar | None = field(default=None, repr=False)
     output_token_ids: list[int] = field(default_factory=list, repr=False)
+    draft_token_ids: list[int] = field(default_factory=list, repr=False)  # may follow the output
     computed_tokens: int = 0
     cache_hit_tokens: int = 0  # prompt tokens taken from the prefix cache, truly not recomputed
     pages: list[int] = field(default_factory=list)

@@ -1,5 +1,6 @@
 """A runner without a model: it keeps the KV cache as plain tokens, so that every wrong page, slot,
-reset or snapshot shows as a wrong token, and draws the next token from a hash of the sequence."""
+reset or snapshot shows as a wrong token, and draws the next token from a hash of the sequence. Its
+drafts are right as often as not, and what wrong ones leave in pages and slots stays there."""
 
 import hashlib
 
@@ -15,10 +16,13 @@ def next_token(tokens: list[int], seed: int) -> int:
 
 
 class PaperRunner:
-    """`pages[p]` are the tokens written to a page; `slots[s]` all tokens a state has seen."""
+    """`pages[p]` are the tokens written to a page; `slots[s]` all tokens a state has seen, at most
+    `draft_tokens` of them beyond what is settled."""
 
-    def __init__(self, page_tokens: int) -> None:
+    def __init__(self, page_tokens: int, draft_tokens: int = 0) -> None:
         self.page_tokens = page_tokens
+        self.draft_tokens = draft_tokens
+        self.draft_count = self.accepted_count = 0
         self.pages: dict[int, dict[int, int]] = {}
         self.slots: dict[int, list[int]] = {}
         self.computed_tokens: dict[str, int] = {}
@@ -41,20 +45,49 @@ class PaperRunner:
     def _run(self, s: ScheduledSequence) -> SequenceOutput:
         assert s.token_ids
         state = self.slots[s.state_slot]
-        assert len(state) == s.start, "the state is of another position"
+        assert 0 <= len(state) - s.start <= self.draft_tokens, "the state is of another position"
+        state = state[: s.start]
         assert [self._read(s, i) for i in range(s.start)] == state, "pages hold other tokens"
         for offset, token in enumerate(s.token_ids):
             page, at = divmod(s.start + offset, self.page_tokens)
             self.pages.setdefault(s.pages[page], {})[at] = token
         self.slots[s.state_slot] = tokens = state + s.token_ids
-        done = self.computed_tokens.get(s.request_id, 0)
-        self.computed_tokens[s.request_id] = done + len(s.token_ids)
+        certain = len(s.token_ids) - s.draft_count
+        assert s.next_token_id is None or s.sample_position is None
         scored = [TokenLogprob(t, -1.0) for t in s.prompt_targets or []]
         if s.sample_position is None:
+            assert not s.draft_count
+            self._count(s, certain)
             return SequenceOutput(s.request_id, prompt_logprobs=scored)
-        assert s.sample_position == len(tokens)
-        token = next_token(tokens, s.sampling.seed)
-        return SequenceOutput(s.request_id, [TokenLogprob(token, -1.0)], scored)
+        assert s.sample_position == s.start + certain
+        known = tokens[: s.sample_position]
+        drawn = [next_token(known, s.sampling.seed)]
+        for draft in s.draft_token_ids:
+            if draft != drawn[-1]:
+                break
+            drawn.append(next_token([*known, *drawn], s.sampling.seed))
+        self._count(s, certain + len(drawn) - 1)
+        self.draft_count += s.draft_count
+        self.accepted_count += len(drawn) - 1
+        return SequenceOutput(
+            s.request_id,
+            [TokenLogprob(token, -1.0) for token in drawn],
+            scored,
+            draft_token_ids=self._drafts([*known, *drawn], s.sampling.seed),
+        )
+
+    def _drafts(self, tokens: list[int], seed: int) -> list[int]:
+        """Each is right, after what comes before it, when that ends in an even token."""
+        drafts: list[int] = []
+        for _ in range(self.draft_tokens):
+            right = next_token([*tokens, *drafts], seed)
+            odd = [*tokens, *drafts][-1] % 2
+            drafts.append((right + odd) % VOCABULARY)
+        return drafts
+
+    def _count(self, s: ScheduledSequence, settled: int) -> None:
+        done = self.computed_tokens.get(s.request_id, 0)
+        self.computed_tokens[s.request_id] = done + settled
 
     def _read(self, s: ScheduledSequence, position: int) -> int:
         page, at = divmod(position, self.page_tokens)

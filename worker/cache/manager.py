@@ -95,9 +95,11 @@ class CacheManager:
 
     def reserve_snapshot(self, request: Request, token_count: int) -> int | None:
         """A slot for the state after `token_count` tokens (a page boundary), to be filled by this
-        step and handed to `commit`; None when it is kept already or no slot can be spared."""
+        step and handed to `commit`; None when it is kept already or no slot can be spared. Of
+        tokens that are yet a guess nothing can be looked up: `commit` finds out."""
         assert token_count % self.page_tokens == 0
-        if self.has_snapshot(request, token_count):
+        known = token_count <= request.token_count
+        if known and self.has_snapshot(request, token_count):
             return None
         return self._slots.allocate()
 

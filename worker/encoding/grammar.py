@@ -28,6 +28,7 @@ class AnswerGrammar:
         self._reasoning = reasoning
         self._calls = calls
         self._seen = 0
+        self._mask = b""  # of the output last asked about
 
     def allowed(self, output_token_ids: Sequence[int]) -> bytes:
         """One bit per token id, lowest first: what may follow `output_token_ids`, which only ever
@@ -35,8 +36,28 @@ class AnswerGrammar:
         for token_id in output_token_ids[self._seen :]:
             self._advance(token_id)
         self._seen = len(output_token_ids)
+        self._mask = self._mask_after(output_token_ids[-1] if output_token_ids else None)
+        return self._mask
+
+    def allowed_after(self, draft_token_ids: Sequence[int]) -> list[bytes]:
+        """What may follow each of `draft_token_ids`, should they follow the output last asked
+        about; ends before the first that may not."""
+        ahead = AnswerGrammar(
+            self._compiler,
+            self._matcher.deep_copy(),  # microseconds
+            reasoning=self._reasoning,
+            calls=self._calls,
+        )
+        masks = [self._mask]
+        for token_id in draft_token_ids:
+            if not _allows(masks[-1], token_id):
+                break
+            ahead._advance(token_id)
+            masks.append(ahead._mask_after(token_id))
+        return masks[1:]
+
+    def _mask_after(self, last: int | None) -> bytes:
         if self._reasoning:
-            last = output_token_ids[-1] if output_token_ids else None
             return self._compiler.reasoning_mask(last, calls=self._calls)
         return self._compiler.mask(self._matcher)
 
@@ -110,6 +131,11 @@ class GrammarCompiler:
         only where it can begin `calls`."""
         opens = calls and last is not None and self._tokenizer.token_bytes(last).endswith(b"<")
         return self._before_markup if opens else self._in_reasoning
+
+
+def _allows(mask: bytes, token_id: int) -> bool:
+    at, bit = divmod(token_id, 8)
+    return at < len(mask) and bool(mask[at] >> bit & 1)
 
 
 class _Vocabulary:

@@ -103,6 +103,9 @@ class EngineCore:
         outputs = self._runner.execute(batch)
         self._metrics.steps.inc()
         self._metrics.step_tokens.inc(batch.token_count)
+        for sequence, output in zip(batch.sequences, outputs, strict=True):
+            if sequence.draft_count:
+                self._metrics.drafted(sequence.draft_count, max(0, len(output.tokens) - 1))
         return self._scheduler.update(outputs)
 
     def _take_commands(self) -> bool:

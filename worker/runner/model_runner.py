@@ -17,7 +17,7 @@ from worker.model.numerics import numerics
 from worker.model.ragged import lay_out
 from worker.model.transformer import Transformer
 from worker.runner.kv_tensors import KVTensors
-from worker.runner.sampler import sample
+from worker.runner.verification import finite, verify
 
 PROMPT_ROWS = 64  # rows of logits in memory at once while scoring a prompt
 NOT_FINITE = "the model produced logits that are not finite"
@@ -59,53 +59,51 @@ class ModelRunner:
         return outputs
 
     def _forward(self, sequences: Sequence[ScheduledSequence]) -> list[SequenceOutput]:
-        # Decodes first: neighbours of one token are attended to together.
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].token_ids) > 1)
+        # Equally long chunks side by side are attended to together; decodes first.
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].token_ids))
         ordered = [sequences[i] for i in order]
         laid_out = lay_out(ordered, self.config, self.engine)
         hidden = self.model(laid_out, self.kv.layers)  # [T, D]
         self.forward_count += 1
-        sampled = self._sample(ordered, hidden[laid_out.last_rows])
+        first_rows = [
+            last + 1 - len(s.token_ids) for s, last in zip(ordered, laid_out.last_rows, strict=True)
+        ]
+        tokens = self._sample(ordered, first_rows, hidden)
         outputs: list[SequenceOutput] = [SequenceOutput(s.request_id) for s in sequences]
-        for i, sequence, stop, token in zip(
-            order, ordered, laid_out.last_rows, sampled, strict=True
-        ):
-            first = stop + 1 - len(sequence.token_ids)
-            outputs[i] = self._output(sequence, hidden[first : stop + 1], token)
+        for i, sequence, first, drawn in zip(order, ordered, first_rows, tokens, strict=True):
+            chunk = hidden[first : first + len(sequence.token_ids)]
+            outputs[i] = self._output(sequence, chunk, drawn)
         return outputs
 
     def _sample(
-        self, sequences: Sequence[ScheduledSequence], last: torch.Tensor
-    ) -> list[TokenLogprob | None]:
-        """The next token of each sequence that asks for one, may have one and has finite logits."""
+        self,
+        sequences: Sequence[ScheduledSequence],
+        first_rows: Sequence[int],
+        hidden: torch.Tensor,
+    ) -> list[list[TokenLogprob]]:
+        """The next tokens of each sequence that asks for them, may have one and has finite
+        logits."""
         asking = [i for i, s in enumerate(sequences) if s.sample_position is not None]
-        drawn: list[TokenLogprob | None] = [None] * len(sequences)
-        if not asking:
-            return drawn
-        logits = self.model.logits(last[asking])  # [R, vocab]
-        sound = _finite(logits).tolist()
-        rows = [
-            row
-            for row, finite in enumerate(sound)
-            if finite and sequences[asking[row]].allowed_tokens != b""
-        ]
-        if not rows:
-            return drawn
-        chosen = [sequences[asking[row]] for row in rows]
-        positions = [s.sample_position for s in chosen if s.sample_position is not None]
-        logits = logits if len(rows) == len(asking) else logits[rows]
-        allowed = [s.allowed_tokens for s in chosen]
-        tokens = sample(logits, [s.sampling for s in chosen], positions, allowed)
-        for row, token in zip(rows, tokens, strict=True):
-            drawn[asking[row]] = token
+        drawn: list[list[TokenLogprob]] = [[] for _ in sequences]
+        if asking:
+            rows: list[int] = []
+            for i in asking:
+                stop = first_rows[i] + len(sequences[i].token_ids)
+                rows += range(stop - sequences[i].draft_count - 1, stop)
+            found = verify([sequences[i] for i in asking], self.model.logits(hidden[rows]))
+            for i, tokens in zip(asking, found, strict=True):
+                drawn[i] = tokens
         return drawn
 
     def _output(
-        self, sequence: ScheduledSequence, hidden: torch.Tensor, token: TokenLogprob | None
+        self,
+        sequence: ScheduledSequence,
+        hidden: torch.Tensor,
+        tokens: list[TokenLogprob],
     ) -> SequenceOutput:
         """`hidden` [len(token_ids), D] is the sequence's share of the forward."""
-        if sequence.sample_position is not None and token is None:
-            stuck = sequence.allowed_tokens == b""
+        if sequence.sample_position is not None and not tokens:
+            stuck = sequence.allowed_tokens is not None and sequence.allowed_tokens[0] == b""
             return SequenceOutput(sequence.request_id, error=STUCK if stuck else NOT_FINITE)
         scored: list[TokenLogprob] = []
         if sequence.prompt_targets:
@@ -113,14 +111,10 @@ class ModelRunner:
             for first in range(0, len(sequence.prompt_targets), PROMPT_ROWS):
                 targets = sequence.prompt_targets[first : first + PROMPT_ROWS]
                 logits = self.model.logits(hidden[first : first + len(targets)])
-                if not bool(_finite(logits).all()):
+                if not bool(finite(logits).all()):
                     return SequenceOutput(sequence.request_id, error=NOT_FINITE)
                 scored += _score(logits, targets, count)
-        return SequenceOutput(
-            sequence.request_id,
-            tokens=[] if token is None else [token],
-            prompt_logprobs=scored,
-        )
+        return SequenceOutput(sequence.request_id, tokens=tokens, prompt_logprobs=scored)
 
 
 def _require_device(name: str) -> None:
@@ -129,11 +123,6 @@ def _require_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used on this machine: {reason}") from error
-
-
-def _finite(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows of [R, V] are finite throughout: a sum carries every NaN and infinity."""
-    return torch.isfinite(logits.sum(-1))
 
 
 def _score(logits: torch.Tensor, targets: list[int], count: int) -> list[TokenLogprob]:

@@ -10,11 +10,12 @@ of worse priority, never from its equals.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request
+from worker.scheduler.drafts import with_drafts, worth_trying
 from worker.scheduler.waiting import WaitingQueue
 
 
@@ -37,6 +38,7 @@ class _Scheduled:
     end: int
     pinned: int | None  # the snapshot this step copies from
     kept: int | None  # the slot this step keeps a snapshot in
+    kept_tokens: int  # how many tokens the snapshot is of; reached only if drafts are right
 
 
 class Scheduler:
@@ -121,7 +123,9 @@ class Scheduler:
         self._make_way()
         self._running.sort(key=self._waiting.rank)
         budget = self._schedule_decodes(batch, self._max_batch_tokens)
-        self._schedule_prompts(batch, budget)
+        drafts = self._choose_drafts(budget)
+        self._schedule_prompts(batch, budget - sum(map(len, drafts.values())))
+        self._add_drafts(batch, drafts)
         return batch if batch.sequences else None
 
     def update(self, outputs: list[SequenceOutput]) -> list[Progress]:
@@ -165,6 +169,39 @@ class Scheduler:
                 self._put(batch, request, request.token_count)
                 budget -= 1
         return budget
+
+    def _choose_drafts(self, budget: int) -> dict[str, list[int]]:
+        """Drafts to try behind the decodes in flight. At most half of `budget` tokens, so that
+        prompts always go on."""
+        chosen: dict[str, list[int]] = {}
+        left = budget // 2
+        for name, scheduled in self._in_flight.items():
+            drafts = worth_trying(scheduled.request, self._max_model_len)[:left]
+            if drafts:
+                chosen[name] = drafts
+                left -= len(drafts)
+        return chosen
+
+    def _add_drafts(self, batch: Batch, chosen: dict[str, list[int]]) -> None:
+        """Let decodes run on into their drafts as far as pages go. Last of all: nobody gives up a
+        page or a slot for a guess."""
+        page_tokens = self._cache.page_tokens
+        for i, sequence in enumerate(batch.sequences):
+            drafts = chosen.get(sequence.request_id)
+            if drafts is None:
+                continue
+            scheduled = self._in_flight[sequence.request_id]
+            request, end = scheduled.request, scheduled.end
+            if not self._cache.extend(request, end + len(drafts)):
+                drafts = drafts[: len(request.pages) * page_tokens - end]
+            batch.sequences[i] = drafted = with_drafts(sequence, request, drafts)
+            boundary = (end + drafted.draft_count) // page_tokens * page_tokens
+            if boundary > end:
+                assert drafted.draft_count < page_tokens, "two boundaries within one chunk"
+                kept = self._keep(batch, request, boundary)
+                self._in_flight[sequence.request_id] = replace(
+                    scheduled, kept=kept, kept_tokens=boundary
+                )
 
     def _schedule_prompts(self, batch: Batch, budget: int) -> None:
         """Spend `budget` on prompts in order of rank, which every chunk changes."""
@@ -252,11 +289,7 @@ class Scheduler:
 
     def _put(self, batch: Batch, request: Request, end: int, *, pinned: int | None = None) -> None:
         """Add positions computed .. end-1 of `request` to the batch."""
-        kept = None
-        if end % self._cache.page_tokens == 0:
-            kept = self._cache.reserve_snapshot(request, end)
-            if kept is not None:
-                batch.copies_after.append((request.state_slot, kept))
+        kept = self._keep(batch, request, end) if end % self._cache.page_tokens == 0 else None
         samples = end == request.token_count and request.sampling.max_tokens > 0
         grammar = request.grammar if samples else None
         batch.sequences.append(
@@ -269,11 +302,20 @@ class Scheduler:
                 sampling=request.sampling,
                 sample_position=end if samples else None,
                 prompt_targets=self._prompt_targets(request, end),
-                allowed_tokens=grammar.allowed(request.output_token_ids) if grammar else None,
+                allowed_tokens=[grammar.allowed(request.output_token_ids)] if grammar else None,
+                next_token_id=next(iter(request.token_ids(end, end + 1)), None),
             )
         )
-        self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept)
+        self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept, end)
         self._waiting.charge(request, end)
+
+    def _keep(self, batch: Batch, request: Request, token_count: int) -> int | None:
+        """Have the step keep a snapshot of `request` after `token_count` tokens, if it is new and
+        there is a slot."""
+        kept = self._cache.reserve_snapshot(request, token_count)
+        if kept is not None:
+            batch.copies_after.append((request.state_slot, kept))
+        return kept
 
     def _prompt_targets(self, request: Request, end: int) -> list[int] | None:
         """The prompt tokens that follow the chunk's positions, if their log-probabilities are
@@ -293,7 +335,6 @@ class Scheduler:
             self._cache.unpin(scheduled.kept)
             request.finish_reason = request.finish_reason or FinishReason.ERROR
             return [Progress(request, finish_reason=request.finish_reason, error=output.error)]
-        self._cache.commit(request, scheduled.kept)
         scored = self._new_prompt_logprobs(request, start, output.prompt_logprobs)
         request.finish_reason = self._finish_reason(request)
         progress = [Progress(request, None, scored, request.finish_reason)]
@@ -303,7 +344,19 @@ class Scheduler:
             progress.append(Progress(request, token, finish_reason=request.finish_reason))
             if request.finish_reason is not None:
                 break
+        computed = scheduled.end + max(0, len(progress) - 2)  # with the accepted drafts
+        self._waiting.charge(request, computed)
+        request.computed_tokens = computed
+        request.draft_token_ids = output.draft_token_ids
+        self._commit(scheduled)
         return progress
+
+    def _commit(self, scheduled: _Scheduled) -> None:
+        kept = scheduled.kept
+        if scheduled.request.computed_tokens < scheduled.kept_tokens:
+            self._cache.unpin(kept)
+            kept = None
+        self._cache.commit(scheduled.request, kept)
 
     def _new_prompt_logprobs(
         self, request: Request, start: int, logprobs: list[TokenLogprob]

@@ -21,8 +21,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         sequences=st.integers(1, 4),
         spare_slots=st.integers(0, 4),
         budget=st.integers(4, 20),
+        draft_tokens=st.integers(0, PAGE - 1),
     )
-    def build(self, pages: int, sequences: int, spare_slots: int, budget: int) -> None:
+    def build(
+        self, pages: int, sequences: int, spare_slots: int, budget: int, draft_tokens: int
+    ) -> None:
         slots = sequences + spare_slots
         cache = CacheManager(pages=pages, state_slots=slots, page_tokens=PAGE)
         self.scheduler = Scheduler(
@@ -34,7 +37,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.now = 0.0
         self.budget = budget
-        self.runner = PaperRunner(PAGE)
+        self.runner = PaperRunner(PAGE, draft_tokens)
         self.live: dict[str, Request] = {}
         self.batch: Batch | None = None
         self.scored: dict[str, list[int]] = {}
