@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from worker.config import MOST_DRAFT_TOKENS
 from worker.errors import WorkerError
 
 app = typer.Typer(
@@ -63,6 +64,15 @@ Pages = Annotated[
     int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
 ]
 StateSlots = Annotated[int, typer.Option(min=0, help="Sequence states; 0: twice max-sequences.")]
+DraftTokens = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MOST_DRAFT_TOKENS,
+        help="Tokens to guess ahead with the model's MTP block, and check in the next forward. "
+        "Answers stay the same; 1 to 3 pay off.",
+    ),
+]
 DrainSeconds = Annotated[
     int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
 ]
@@ -101,6 +111,7 @@ def serve(
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one forward.")] = 2_048,
     pages: Pages = 0,
     state_slots: StateSlots = 0,
+    draft_tokens: DraftTokens = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
     drain_seconds: DrainSeconds = 30,
     log_level: Annotated[LogLevel, typer.Option(help="Least level told.")] = LogLevel.INFO,
@@ -128,6 +139,7 @@ def serve(
             max_batch_tokens=max_batch_tokens,
             pages=pages or 4 * -(-max_model_len // page_tokens),
             state_slots=state_slots or 2 * max_sequences,
+            draft_tokens=draft_tokens,
         )
         run(
             ServeConfig(
@@ -167,6 +179,7 @@ def inspect(
     ep_size: Annotated[
         int, typer.Option(min=1, help="Ranks that share the routed experts between them.")
     ] = 1,
+    draft_tokens: DraftTokens = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="The whole report as one JSON object.")
     ] = False,
@@ -179,7 +192,7 @@ def inspect(
     from worker.runner.inspection import inspect as run
 
     try:
-        report = run(directory, dtype=dtype.value, ep_size=ep_size)
+        report = run(directory, dtype=dtype.value, ep_size=ep_size, draft_tokens=draft_tokens)
     except (WorkerError, OSError) as error:
         _fail(error)
     if as_json:

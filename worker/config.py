@@ -15,6 +15,7 @@ from worker.errors import ConfigError, UnsupportedModelError
 MODEL_TYPE = "deepseek_v4"
 CSA_RATIO = 4  # the one ratio with overlapping pooling and an indexer; any other nonzero is HCA
 PAGE_TOKENS = 256
+MOST_DRAFT_TOKENS = 16
 
 # Keys that are checked rather than carried around: the values implemented, the official one first.
 # How tensors are stored is read from the checkpoint's own headers; here it only has to be known.
@@ -156,6 +157,8 @@ class EngineConfig:
             least = 0 if name == "draft_tokens" else 1
             if isinstance(value, int) and value < least:
                 raise ConfigError(f"{name} must be at least {least}, not {value}")
+        if self.draft_tokens > MOST_DRAFT_TOKENS:
+            raise ConfigError(f"draft_tokens must be at most {MOST_DRAFT_TOKENS}")
 
 
 def _number(raw: dict[str, Any], name: str, kind: type) -> int | float:

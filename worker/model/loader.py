@@ -2,8 +2,8 @@
 
 `ModelRunner` calls `load_weights`, `worker.runner.inspection` calls `open_checkpoint`. A checkpoint
 that differs in any way from what config.json promises is refused with one `CheckpointError` that
-lists every difference, before any tensor data is read. MTP tensors are checked but not loaded:
-nothing runs them yet.
+lists every difference, before any tensor data is read. MTP tensors are always checked, and loaded
+only for a runner that drafts.
 """
 
 import math
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from worker.config import ModelConfig
-from worker.errors import CheckpointError
+from worker.errors import CheckpointError, ConfigError
 from worker.model.checkpoint import (
     ROUTED_EXPERT,
     Form,
@@ -57,15 +57,25 @@ class Checkpoint:
     extents: dict[str, Extent]
     stored_tensors: int
 
-    def loaded(self, experts: range | None = None) -> Iterator[str]:
+    def loaded(self, experts: range | None = None, *, mtp: bool = False) -> Iterator[str]:
         """Names of the tensors that `load_weights` returns; `experts` keeps only these of the
-        routed experts."""
+        routed experts, `mtp` adds the multi-token-prediction block."""
         for name in self.table:
-            if name.startswith("mtp.") or name.endswith(".scale"):
+            if name.endswith(".scale") or (name.startswith("mtp.") and not mtp):
                 continue
             routed = ROUTED_EXPERT.fullmatch(name)
             if experts is None or routed is None or int(routed[2]) in experts:
                 yield name
+
+    def require_mtp(self, config: ModelConfig) -> None:
+        """Raises ConfigError unless there is exactly one multi-token-prediction block: a chain of
+        several would have to be told apart from one that is called several times."""
+        blocks = config.num_nextn_predict_layers if self.variant.mtp else 0
+        if blocks != 1:
+            raise ConfigError(
+                f"{self.root} has {blocks or 'no'} multi-token-prediction blocks, and drafting "
+                "needs one; serve it with --draft-tokens 0"
+            )
 
 
 def load_weights(
@@ -75,14 +85,19 @@ def load_weights(
     device: str = "cpu",
     *,
     experts: range | None = None,
+    mtp: bool = False,
 ) -> Weights:
     """Every tensor that the forward pass uses, by official name, dequantised; scales are folded
-    in and dropped. `experts` leaves the routed experts of other ranks unread.
+    in and dropped. `experts` leaves the routed experts of other ranks unread; `mtp` adds the
+    multi-token-prediction block.
 
-    Host memory at its peak is the result and a few single tensors. Raises CheckpointError.
+    Host memory at its peak is the result and a few single tensors. Raises CheckpointError;
+    ConfigError if there is no such block.
     """
     checkpoint = open_checkpoint(Path(directory), config)
-    weights = _allocate(checkpoint, checkpoint.loaded(experts), compute, device)
+    if mtp:
+        checkpoint.require_mtp(config)
+    weights = _allocate(checkpoint, checkpoint.loaded(experts, mtp=mtp), compute, device)
 
     def load(name: str) -> str | None:
         tensor = _dequantised(checkpoint, name)

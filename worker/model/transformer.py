@@ -1,6 +1,7 @@
 """The whole network: embedding, layers of attention and experts, output head.
 
-`ModelRunner` builds one from loaded weights and calls it once per forward.
+`ModelRunner` builds one from loaded weights and calls it once per forward. `mtp` builds its one
+block of the same parts.
 """
 
 from collections.abc import Sequence
@@ -36,14 +37,14 @@ class Layer:
     def __init__(
         self,
         weights: Weights,
-        layer: int,
+        prefix: str,
+        ratio: int,
         config: ModelConfig,
         numerics: Numerics,
         kernels: KernelBackend,
     ) -> None:
-        prefix = f"layers.{layer}."
-        self.ratio = config.compress_ratios[layer]
-        self.attention = Attention(weights, f"{prefix}attn.", self.ratio, config, numerics, kernels)
+        self.ratio = ratio
+        self.attention = Attention(weights, f"{prefix}attn.", ratio, config, numerics, kernels)
         self.experts = MixtureOfExperts(weights, f"{prefix}ffn.", config, numerics, kernels)
         self.attention_residual = HyperConnection(weights, f"{prefix}hc_attn_", config, kernels)
         self.experts_residual = HyperConnection(weights, f"{prefix}hc_ffn_", config, kernels)
@@ -67,44 +68,64 @@ class Layer:
         return self.experts_residual(self.attention_residual(streams, attend), think)
 
 
+class Readout:
+    """Streams [R, n, D] to the output head's input [R, D]: one more mix, and the last norm."""
+
+    def __init__(
+        self, weights: Weights, prefix: str, config: ModelConfig, kernels: KernelBackend
+    ) -> None:
+        self.fn, self.base, self.scale = (
+            weights[f"{prefix}hc_head_{n}"] for n in ("fn", "base", "scale")
+        )
+        self.norm = weights[f"{prefix}norm.weight"]
+        self.config = config
+        self.kernels = kernels
+
+    def __call__(self, streams: torch.Tensor) -> torch.Tensor:
+        eps, norm_eps = self.config.hc_eps, self.config.rms_norm_eps
+        hidden = self.kernels.hyper_connection_head(
+            streams, self.fn, self.base, self.scale, eps=eps, norm_eps=norm_eps
+        )
+        return self.kernels.rms_norm(hidden, self.norm, norm_eps)
+
+
 class Transformer:
-    """DeepSeek-V4 without its multi-token-prediction head. Takes `weights` apart: tensors that are
-    stored anew in another layout are removed from it."""
+    """DeepSeek-V4 without multi-token prediction. Takes `weights` apart: tensors that are stored
+    anew in another layout are removed from it."""
 
     def __init__(
         self, config: ModelConfig, weights: Weights, numerics: Numerics, kernels: KernelBackend
     ) -> None:
         self.config = config
-        self.kernels = kernels
         self.embed = weights["embed.weight"]
         # [D, vocab]: for a few rows the product is several times faster than with [vocab, D].
         self.head = weights.pop("head.weight").t().contiguous()
-        self.norm = weights["norm.weight"]
-        self.head_mix = tuple(weights[f"hc_head_{n}"] for n in ("fn", "base", "scale"))
+        self.readout = Readout(weights, "", config, kernels)
         self.layers = [
-            Layer(weights, layer, config, numerics, kernels)
-            for layer in range(config.num_hidden_layers)
+            Layer(weights, f"layers.{i}.", config.compress_ratios[i], config, numerics, kernels)
+            for i in range(config.num_hidden_layers)
         ]
         self.plain = frequencies(config, compressed=False, device=self.head.device)
         self.extended = frequencies(config, compressed=True, device=self.head.device)
 
     def __call__(self, batch: RaggedBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
-        """Run every token of `batch`; caches are updated. Returns final states [T, D]."""
-        turn = Angles(
-            plain=angles(self.plain, batch.positions),
-            extended=angles(self.extended, batch.positions),
-            entries={r: angles(self.extended, e.positions) for r, e in batch.emissions.items()},
-        )
+        """Run every token of `batch`; caches are updated. Returns the last streams [T, n, D]."""
+        turn = self.angles(batch)
         streams = embedding(batch.token_ids, self.embed).unsqueeze(1)
         streams = streams.repeat(1, self.config.hc_mult, 1)  # [T, n, D]
         for layer, cache in zip(self.layers, caches, strict=True):
             streams = layer(streams, batch, turn, cache)
-        fn, base, scale = self.head_mix
-        hidden = self.kernels.hyper_connection_head(
-            streams, fn, base, scale, eps=self.config.hc_eps, norm_eps=self.config.rms_norm_eps
-        )
-        return self.kernels.rms_norm(hidden, self.norm, self.config.rms_norm_eps)
+        return streams
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Float32 logits [R, vocab] of chosen final states [R, D]."""
-        return hidden.float() @ self.head
+    def angles(self, batch: RaggedBatch) -> Angles:
+        """The rotary angles of one forward."""
+        return Angles(
+            plain=angles(self.plain, batch.positions),
+            extended=angles(self.extended, batch.positions),
+            entries={r: angles(self.extended, e.positions) for r, e in batch.emissions.items()},
+        )
+
+    def logits(self, streams: torch.Tensor, readout: Readout | None = None) -> torch.Tensor:
+        """Float32 logits [R, vocab] of chosen rows of the last streams [R, n, D]; `readout` stands
+        in for the model's own."""
+        return (readout or self.readout)(streams).float() @ self.head

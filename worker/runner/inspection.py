@@ -43,8 +43,9 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class Report:
     """`stored` is the checkpoint as it lies on disk, multi-token prediction included; `loaded` is
-    what this worker keeps of it in `dtype`. A sequence's cache takes `kv_bytes_per_token` for each
-    token, rounded up to whole pages of `page_tokens`, and `kv_bytes_per_sequence` at any length."""
+    what this worker keeps of it in `dtype`, which is without that unless it drafts. A sequence's
+    cache takes `kv_bytes_per_token` for each token, rounded up to whole pages of `page_tokens`, and
+    `kv_bytes_per_sequence` at any length."""
 
     directory: str
     variant: dict[str, str | bool]
@@ -57,15 +58,18 @@ class Report:
     ep_size: int
     stored: Share
     dtype: str
+    draft_tokens: int
     loaded: Share
     page_tokens: int
     kv_bytes_per_token: float
     kv_bytes_per_sequence: int
 
 
-def inspect(directory: str | Path, *, dtype: str = "bfloat16", ep_size: int = 1) -> Report:
+def inspect(
+    directory: str | Path, *, dtype: str = "bfloat16", ep_size: int = 1, draft_tokens: int = 0
+) -> Report:
     """Check the directory's headers and measure. Raises ConfigError (UnsupportedModelError for
-    another architecture) and CheckpointError."""
+    another architecture, others where nothing can draft) and CheckpointError."""
     root = Path(directory)
     config = ModelConfig.from_dir(root)
     if ep_size < 1 or config.n_routed_experts % ep_size:
@@ -74,9 +78,12 @@ def inspect(directory: str | Path, *, dtype: str = "bfloat16", ep_size: int = 1)
         )
     compute = numerics(dtype).compute
     checkpoint = open_checkpoint(root, config)
+    if draft_tokens:
+        checkpoint.require_mtp(config)
     files = {extent.path for extent in checkpoint.extents.values()}
     # The "meta" device allocates shapes only; one page and one slot tell the size of each.
-    kv = KVTensors(config, EngineConfig(device="meta", pages=1, state_slots=1), compute)
+    engine = EngineConfig(device="meta", pages=1, state_slots=1, draft_tokens=draft_tokens)
+    kv = KVTensors(config, engine, compute)
     variant = checkpoint.variant
     return Report(
         directory=str(root.resolve()),
@@ -97,7 +104,8 @@ def inspect(directory: str | Path, *, dtype: str = "bfloat16", ep_size: int = 1)
             ((name, extent.spec.nbytes) for name, extent in checkpoint.extents.items()), ep_size
         ),
         dtype=dtype,
-        loaded=_share(_loaded_sizes(checkpoint, compute), ep_size),
+        draft_tokens=draft_tokens,
+        loaded=_share(_loaded_sizes(checkpoint, compute, mtp=draft_tokens > 0), ep_size),
         page_tokens=config.page_tokens,
         kv_bytes_per_token=kv.bytes_per_page / config.page_tokens,
         kv_bytes_per_sequence=kv.bytes_per_slot,
@@ -129,8 +137,10 @@ def _parameters(checkpoint: Checkpoint, config: ModelConfig) -> Parameters:
     return Parameters(main, mtp, main - experts + chosen - embedding)
 
 
-def _loaded_sizes(checkpoint: Checkpoint, compute: torch.dtype) -> Iterable[tuple[str, int]]:
-    for name in checkpoint.loaded():
+def _loaded_sizes(
+    checkpoint: Checkpoint, compute: torch.dtype, *, mtp: bool
+) -> Iterable[tuple[str, int]]:
+    for name in checkpoint.loaded(mtp=mtp):
         spec = checkpoint.table[name]
         yield name, math.prod(spec.unpacked_shape) * loaded_dtype(name, spec, compute).itemsize
 
@@ -150,6 +160,7 @@ def as_text(report: Report) -> str:
     variant, geometry, parameters = report.variant, report.geometry, report.parameters
     layers = ", ".join(f"{count} {kind}" for kind, count in report.layers.items())
     mtp = f", {parameters.mtp:,} for multi-token prediction" if variant["mtp"] else ""
+    drafting = f", with {report.draft_tokens} draft tokens" if report.draft_tokens else ""
     ranks = "on one rank" if report.ep_size == 1 else f"on each of {report.ep_size} ranks"
     rows = {
         "directory": report.directory,
@@ -164,9 +175,10 @@ def as_text(report: Report) -> str:
         "parameters": f"{parameters.main:,} ({parameters.active:,} active per token){mtp}",
         "on disk": f"{report.disk_bytes:,} bytes in {report.files} files, {report.tensors} tensors",
         f"as stored {ranks}": _share_text(report.stored),
-        f"in {report.dtype} {ranks}": _share_text(report.loaded),
+        f"in {report.dtype} {ranks}": _share_text(report.loaded) + drafting,
         f"cache in {report.dtype}": f"{report.kv_bytes_per_token:,.2f} bytes per token, in pages "
-        f"of {report.page_tokens}, and {report.kv_bytes_per_sequence:,} bytes per sequence",
+        f"of {report.page_tokens}, and {report.kv_bytes_per_sequence:,} bytes per sequence"
+        + drafting,
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())

@@ -9,7 +9,8 @@ from worker.model.layer_cache import EntryCache, LayerCache
 
 
 class KVTensors:
-    """One `LayerCache` per layer, and the operations on whole slots."""
+    """One `LayerCache` per layer, one in `drafting` for the draft head where there is one, and the
+    operations on whole slots."""
 
     def __init__(self, config: ModelConfig, engine: EngineConfig, dtype: torch.dtype) -> None:
         self._config = config
@@ -17,6 +18,7 @@ class KVTensors:
         self._dtype = dtype
         ratios = config.compress_ratios[: config.num_hidden_layers]
         self.layers = [self._layer(ratio) for ratio in ratios]
+        self.drafting = self._layer(0) if engine.draft_tokens else None
         self.bytes_per_page = sum(t[0].nbytes for t in self._page_tensors())
         self.bytes_per_slot = sum(t[0].nbytes for t in self._slot_tensors())
 
@@ -62,4 +64,6 @@ class KVTensors:
 
     def _slot_tensors(self) -> Iterator[torch.Tensor]:
         yield from (layer.window for layer in self.layers)
+        if self.drafting is not None:
+            yield self.drafting.window
         yield from (cache.tail for cache in self._compressors())

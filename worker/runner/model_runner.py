@@ -4,6 +4,7 @@ Owns the weights and the KV tensors. Not thread-safe: one thread executes, one b
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,9 +14,11 @@ from worker.config import EngineConfig, ModelConfig
 from worker.errors import ConfigError
 from worker.kernels.load import load_backend
 from worker.model.loader import load_weights
+from worker.model.mtp import DraftHead
 from worker.model.numerics import numerics
 from worker.model.ragged import lay_out
 from worker.model.transformer import Transformer
+from worker.runner.drafts import Drafter
 from worker.runner.kv_tensors import KVTensors
 from worker.runner.verification import finite, verify
 
@@ -34,9 +37,19 @@ class ModelRunner:
         kernels = load_backend(engine.kernels)
         self.config = ModelConfig.from_dir(model_dir)
         self.engine = engine
-        weights = load_weights(model_dir, self.config, arithmetic.compute, engine.device)
+        weights = load_weights(
+            model_dir,
+            self.config,
+            arithmetic.compute,
+            engine.device,
+            mtp=engine.draft_tokens > 0,
+        )
         self.model = Transformer(self.config, weights, arithmetic, kernels)
         self.kv = KVTensors(self.config, engine, arithmetic.compute)
+        self.drafter: Drafter | None = None
+        if self.kv.drafting is not None:
+            head = DraftHead(self.model, weights, arithmetic, kernels)
+            self.drafter = Drafter(head, self.kv.drafting, self.config, engine)
         self.forward_count = 0
 
     @property
@@ -63,23 +76,27 @@ class ModelRunner:
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].token_ids))
         ordered = [sequences[i] for i in order]
         laid_out = lay_out(ordered, self.config, self.engine)
-        hidden = self.model(laid_out, self.kv.layers)  # [T, D]
+        streams = self.model(laid_out, self.kv.layers)  # [T, n, D]
         self.forward_count += 1
         first_rows = [
             last + 1 - len(s.token_ids) for s, last in zip(ordered, laid_out.last_rows, strict=True)
         ]
-        tokens = self._sample(ordered, first_rows, hidden)
+        tokens = self._sample(ordered, first_rows, streams)
+        drafts: dict[str, list[int]] = {}
+        if self.drafter is not None:
+            drafts = self.drafter.propose(ordered, first_rows, tokens, streams)
         outputs: list[SequenceOutput] = [SequenceOutput(s.request_id) for s in sequences]
         for i, sequence, first, drawn in zip(order, ordered, first_rows, tokens, strict=True):
-            chunk = hidden[first : first + len(sequence.token_ids)]
-            outputs[i] = self._output(sequence, chunk, drawn)
+            chunk = streams[first : first + len(sequence.token_ids)]
+            output = self._output(sequence, chunk, drawn)
+            outputs[i] = replace(output, draft_token_ids=drafts.get(sequence.request_id, []))
         return outputs
 
     def _sample(
         self,
         sequences: Sequence[ScheduledSequence],
         first_rows: Sequence[int],
-        hidden: torch.Tensor,
+        streams: torch.Tensor,
     ) -> list[list[TokenLogprob]]:
         """The next tokens of each sequence that asks for them, may have one and has finite
         logits."""
@@ -90,7 +107,7 @@ class ModelRunner:
             for i in asking:
                 stop = first_rows[i] + len(sequences[i].token_ids)
                 rows += range(stop - sequences[i].draft_count - 1, stop)
-            found = verify([sequences[i] for i in asking], self.model.logits(hidden[rows]))
+            found = verify([sequences[i] for i in asking], self.model.logits(streams[rows]))
             for i, tokens in zip(asking, found, strict=True):
                 drawn[i] = tokens
         return drawn
@@ -98,10 +115,10 @@ class ModelRunner:
     def _output(
         self,
         sequence: ScheduledSequence,
-        hidden: torch.Tensor,
+        streams: torch.Tensor,
         tokens: list[TokenLogprob],
     ) -> SequenceOutput:
-        """`hidden` [len(token_ids), D] is the sequence's share of the forward."""
+        """`streams` [len(token_ids), n, D] is the sequence's share of the forward."""
         if sequence.sample_position is not None and not tokens:
             stuck = sequence.allowed_tokens is not None and sequence.allowed_tokens[0] == b""
             return SequenceOutput(sequence.request_id, error=STUCK if stuck else NOT_FINITE)
@@ -110,7 +127,7 @@ class ModelRunner:
             count = sequence.sampling.prompt_logprobs or 0
             for first in range(0, len(sequence.prompt_targets), PROMPT_ROWS):
                 targets = sequence.prompt_targets[first : first + PROMPT_ROWS]
-                logits = self.model.logits(hidden[first : first + len(targets)])
+                logits = self.model.logits(streams[first : first + len(targets)])
                 if not bool(finite(logits).all()):
                     return SequenceOutput(sequence.request_id, error=NOT_FINITE)
                 scored += _score(logits, targets, count)

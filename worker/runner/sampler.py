@@ -35,16 +35,27 @@ def sample(
     the raw distribution: before bias, grammar, temperature and truncation.
     """
     raw = torch.log_softmax(logits, dim=-1)  # [R, V]
-    token_ids = torch.empty(len(sampling), dtype=torch.long, device=logits.device)
-    masks = [None] * len(sampling) if allowed is None else allowed
-    for r, (params, position, mask) in enumerate(zip(sampling, positions, masks, strict=True)):
-        token_ids[r] = _choose(logits[r], params, position, mask)
+    token_ids = choose(logits, sampling, positions, allowed)
     chosen = raw.gather(1, token_ids[:, None])[:, 0]
     tops = [_top(raw[r], params.logprobs or 0) for r, params in enumerate(sampling)]
     return [
         TokenLogprob(token_id, logprob, top)
         for token_id, logprob, top in zip(token_ids.tolist(), chosen.tolist(), tops, strict=True)
     ]
+
+
+def choose(
+    logits: torch.Tensor,
+    sampling: Sequence[SamplingParams],
+    positions: Sequence[int],
+    allowed: Sequence[bytes | None] | None = None,
+) -> torch.Tensor:
+    """The token ids [R] of `sample`. Here `logits` may be anything: an id comes of it."""
+    token_ids = torch.empty(len(sampling), dtype=torch.long, device=logits.device)
+    masks = [None] * len(sampling) if allowed is None else allowed
+    for r, (params, position, mask) in enumerate(zip(sampling, positions, masks, strict=True)):
+        token_ids[r] = _choose(logits[r], params, position, mask)
+    return token_ids
 
 
 def exponentials(seed: int, position: int, size: int, device: torch.device) -> torch.Tensor:
