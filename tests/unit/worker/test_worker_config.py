@@ -151,3 +151,10 @@ def test_an_unreadable_file_is_a_config_error(tmp_path: Path, content: str | Non
 def test_engine_sizes_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="pages"):
         EngineConfig(pages=0)
+
+
+@pytest.mark.parametrize("draft_tokens", [-1, 17])
+def test_drafts_are_few(draft_tokens: int) -> None:
+    assert EngineConfig(draft_tokens=16).draft_tokens == 16
+    with pytest.raises(ConfigError, match="draft_tokens"):
+        EngineConfig(draft_tokens=draft_tokens)

@@ -1,11 +1,13 @@
 import importlib.metadata
 import json
 import logging
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.checkpoints import rewrite, without_mtp
 from typer.testing import CliRunner
 
 from worker.cli import app
@@ -86,6 +88,26 @@ def test_inspect_prints_one_json_object(tiny_directory: Path) -> None:
     report = json.loads(cli.invoke(app, command).stdout)
     assert report["dtype"] == "float32"
     assert report["geometry"]["compress_ratios"] == [0, 0, 4, 128, 4, 128, 0]
+
+
+def test_inspect_tells_what_drafting_takes(tiny_directory: Path) -> None:
+    command = ["model", "inspect", str(tiny_directory), "--json"]
+    plain = json.loads(cli.invoke(app, command).stdout)
+    drafting = json.loads(cli.invoke(app, [*command, "--draft-tokens", "2"]).stdout)
+    assert (plain["draft_tokens"], drafting["draft_tokens"]) == (0, 2)
+    assert drafting["loaded"]["per_rank_bytes"] > plain["loaded"]["per_rank_bytes"]
+    assert drafting["kv_bytes_per_sequence"] > plain["kv_bytes_per_sequence"]
+
+
+def test_drafting_without_a_block_for_it_names_the_fix(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    bare = rewrite(tiny_directory, tmp_path / "bare", without_mtp)
+    shutil.copyfile(tiny_directory / "tokenizer.json", bare / "tokenizer.json")
+    command = ["serve", str(bare), "--port", "65000", "--draft-tokens", "1"]
+    result = cli.invoke(app, command)
+    assert result.exit_code == 1
+    assert "--draft-tokens 0" in result.stderr
 
 
 def test_inspect_names_a_model_it_does_not_know(tmp_path: Path) -> None:

@@ -180,6 +180,40 @@ def test_state_follows_from_the_output_alone(
         assert moved.allowed(output[:end]) == stepwise.allowed(output[:end])
 
 
+@pytest.mark.parametrize("thinking", ["enabled", "disabled"])
+def test_looking_ahead_sees_what_comes_and_changes_nothing(
+    chat_encoding: ChatEncoding, tokenizer: Tokenizer, thinking: str
+) -> None:
+    fields = {
+        "response_format": json_schema(SCHEMAS["object"]),
+        "thinking": {"type": thinking},
+    }
+    start = generated(tokenizer, "hm</think>") if thinking == "enabled" else []
+    output = [*start, *tokenizer.encode('{"town": "Ulm", "degrees": 7}'), EOS]
+    grammar, plain = grammar_for(chat_encoding, **fields), grammar_for(chat_encoding, **fields)
+    masks = [plain.allowed(output[:end]) for end in range(len(output))]
+    for end in range(len(output)):
+        assert grammar.allowed(output[:end]) == masks[end]
+        drafts = output[end:-1]
+        assert grammar.allowed_after(drafts) == masks[end + 1 :]
+        for at in range(len(drafts)):
+            wrong = [*drafts[:at], EOS, *drafts[at:]]
+            assert grammar.allowed_after(wrong) == masks[end + 1 : end + 1 + at]
+    assert grammar.allowed_after([]) == []
+
+
+def test_looking_ahead_passes_from_reasoning_into_a_call(
+    chat_encoding: ChatEncoding, tokenizer: Tokenizer
+) -> None:
+    output = generated(tokenizer, "hm" + CALL)
+    grammar = grammar_for(chat_encoding, tools=[WEATHER, PING])
+    plain = grammar_for(chat_encoding, tools=[WEATHER, PING])
+    grammar.allowed([])
+    masks = [plain.allowed(output[:end]) for end in range(len(output) + 1)]
+    assert grammar.allowed_after(output) == masks[1:]
+    assert grammar.allowed(output) == masks[-1]
+
+
 @pytest.mark.parametrize(
     ("schema", "construct"),
     [

@@ -1,15 +1,18 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.checkpoints import rewrite as rewritten
+from support.checkpoints import without_mtp
 from support.v4 import SMALL
 
-from worker.errors import CheckpointError
+from worker.errors import CheckpointError, ConfigError
 from worker.model.checkpoint import expected_tensors
 from worker.model.loader import Weights, load_weights
 from worker.model.shards import INDEX
@@ -57,6 +60,29 @@ def rewrite(model: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> N
 def test_an_intact_checkpoint_loads_everything_but_mtp_and_scales(intact: Path) -> None:
     used = {n for n in expected_tensors(SMALL) if not n.startswith("mtp.")}
     assert set(load(intact)) == {n for n in used if not n.endswith(".scale")}
+
+
+def test_a_drafting_runner_gets_the_mtp_block_as_well(intact: Path) -> None:
+    drafting = load_weights(intact, SMALL, torch.float32, mtp=True)
+    used = {n for n in expected_tensors(SMALL) if not n.endswith(".scale")}
+    assert set(drafting) == used
+    assert drafting["mtp.0.e_proj.weight"].shape == (SMALL.hidden_size, SMALL.hidden_size)
+    alone = load_weights(intact, SMALL, torch.float32, mtp=True, experts=range(2))
+    assert "mtp.0.ffn.experts.1.w2.weight" in alone
+    assert "mtp.0.ffn.experts.2.w2.weight" not in alone
+
+
+def test_drafting_without_exactly_one_mtp_block_names_the_fix(intact: Path, tmp_path: Path) -> None:
+    bare = rewritten(intact, tmp_path / "bare", without_mtp)
+    with pytest.raises(ConfigError, match=r"no multi-token-prediction.*--draft-tokens 0"):
+        load_weights(bare, SMALL, torch.float32, mtp=True)
+    assert load_weights(bare, SMALL, torch.float32)
+    ratios = (*SMALL.compress_ratios, 0)
+    two = replace(SMALL, num_nextn_predict_layers=2, compress_ratios=ratios)
+    write_checkpoint(tmp_path / "two", two)
+    with pytest.raises(ConfigError, match=r"2 multi-token-prediction.*--draft-tokens 0"):
+        load_weights(tmp_path / "two", two, torch.float32, mtp=True)
+    assert load_weights(tmp_path / "two", two, torch.float32)
 
 
 def test_all_missing_and_unexpected_tensors_are_named_at_once(model: Path) -> None:

@@ -66,6 +66,25 @@ def test_pro_has_the_published_parameters(tmp_path: Path) -> None:
     assert round(counts.active / 1e9) == 49
 
 
+def test_drafting_takes_its_block_and_room_for_its_guesses(flash: Path, report: Report) -> None:
+    drafting = inspect(flash, ep_size=8, draft_tokens=3)
+    block = drafting.loaded.per_rank_bytes - report.loaded.per_rank_bytes
+    assert drafting.loaded.experts_bytes / report.loaded.experts_bytes == 44 / 43
+    assert block > 6.4e9 * 2 / 8
+    assert drafting.kv_bytes_per_token == report.kv_bytes_per_token
+    # One more window, three more rows in 44 of them and in the compressors' rings.
+    windows = 1024 * (128 + 44 * 3)
+    tails = 3 * 2 * 4 * (21 * 2 * (512 + 128) + 20 * 512)
+    assert drafting.kv_bytes_per_sequence - report.kv_bytes_per_sequence == windows + tails
+    assert "with 3 draft tokens" in as_text(drafting)
+
+
+def test_a_model_that_cannot_draft_is_told_at_once(tmp_path: Path) -> None:
+    write_sparse(tmp_path / "model", SMALL, Variant(mtp=False))
+    with pytest.raises(ConfigError, match="--draft-tokens 0"):
+        inspect(tmp_path / "model", draft_tokens=1)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "official"])
 @pytest.mark.parametrize(
     "variant", [OFFICIAL, Variant(dense=Form.UNQUANTISED, experts=Form.FP8, mtp=False)]
@@ -81,6 +100,12 @@ def test_predicted_memory_is_what_loading_and_allocating_take(
     kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2), compute)
     assert report.kv_bytes_per_token * report.page_tokens == kv.bytes_per_page
     assert report.kv_bytes_per_sequence == kv.bytes_per_slot
+    if variant.mtp:
+        drafting = inspect(tmp_path / "model", dtype=dtype, draft_tokens=2)
+        weights = load_weights(tmp_path / "model", SMALL, compute, mtp=True)
+        assert drafting.loaded.per_rank_bytes == sum(tensor.nbytes for tensor in weights.values())
+        kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2, draft_tokens=2), compute)
+        assert drafting.kv_bytes_per_sequence == kv.bytes_per_slot
 
 
 def test_text_tells_what_an_operator_asks(report: Report) -> None:

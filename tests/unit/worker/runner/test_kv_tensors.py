@@ -19,6 +19,16 @@ def test_flash_needs_the_published_memory_per_sequence() -> None:
     assert kv.bytes_per_slot == window + tails
 
 
+def test_the_draft_head_has_a_window_only_where_there_are_drafts() -> None:
+    drafting = replace(ENGINE, draft_tokens=3)
+    assert KVTensors(SMALL, ENGINE, torch.float32).drafting is None
+    cache = KVTensors(SMALL, drafting, torch.float32).drafting
+    assert cache is not None
+    rows = SMALL.sliding_window + 3
+    assert cache.window.shape == (ENGINE.state_slots, rows, SMALL.head_dim)
+    assert (cache.entries, cache.index) == (None, None)
+
+
 def test_only_main_layers_have_memory() -> None:
     kv = KVTensors(SMALL, ENGINE, torch.float32)
     kinds = [(layer.entries is not None, layer.index is not None) for layer in kv.layers]
@@ -26,8 +36,9 @@ def test_only_main_layers_have_memory() -> None:
 
 
 def test_copy_and_clear_move_whole_slots_in_order() -> None:
-    kv = KVTensors(SMALL, replace(ENGINE, state_slots=4), torch.float32)
-    tensors = [layer.window for layer in kv.layers]
+    kv = KVTensors(SMALL, replace(ENGINE, state_slots=4, draft_tokens=1), torch.float32)
+    assert kv.drafting is not None
+    tensors = [layer.window for layer in (*kv.layers, kv.drafting)]
     tensors += [c.tail for layer in kv.layers for c in (layer.entries, layer.index) if c]
     for tensor in tensors:
         tensor[1] = 1.0
