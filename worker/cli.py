@@ -69,8 +69,8 @@ DraftTokens = Annotated[
     typer.Option(
         min=0,
         max=MOST_DRAFT_TOKENS,
-        help="Tokens to guess ahead with the model's MTP block, and check in the next forward. "
-        "Answers stay the same; 1 to 3 pay off.",
+        help="Tokens to guess ahead with the model's MTP block and check in the next forward; "
+        "0: none. Answers stay the same.",
     ),
 ]
 DrainSeconds = Annotated[

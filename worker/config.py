@@ -15,7 +15,7 @@ from worker.errors import ConfigError, UnsupportedModelError
 MODEL_TYPE = "deepseek_v4"
 CSA_RATIO = 4  # the one ratio with overlapping pooling and an indexer; any other nonzero is HCA
 PAGE_TOKENS = 256
-MOST_DRAFT_TOKENS = 16
+MOST_DRAFT_TOKENS = 16  # every ring grows by so many rows, and no step crosses two pages' ends
 
 # Keys that are checked rather than carried around: the values implemented, the official one first.
 # How tensors are stored is read from the checkpoint's own headers; here it only has to be known.

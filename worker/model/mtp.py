@@ -52,4 +52,4 @@ class DraftHead:
 
     def logits(self, streams: torch.Tensor) -> torch.Tensor:
         """Float32 logits [R, vocab] of the tokens after the followers, from `streams` [R, n, D]."""
-        return self.model.logits(streams, self.readout)
+        return self.model.project(self.readout(streams))

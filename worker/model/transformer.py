@@ -125,7 +125,10 @@ class Transformer:
             entries={r: angles(self.extended, e.positions) for r, e in batch.emissions.items()},
         )
 
-    def logits(self, streams: torch.Tensor, readout: Readout | None = None) -> torch.Tensor:
-        """Float32 logits [R, vocab] of chosen rows of the last streams [R, n, D]; `readout` stands
-        in for the model's own."""
-        return (readout or self.readout)(streams).float() @ self.head
+    def logits(self, streams: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [R, vocab] of chosen rows of the last streams [R, n, D]."""
+        return self.project(self.readout(streams))
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [R, vocab] of what a readout gives [R, D]."""
+        return hidden.float() @ self.head

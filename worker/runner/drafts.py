@@ -4,8 +4,8 @@ The head runs once over what a step has settled, then on from its own guesses. R
 into its ring like the others: the next step overwrites them, right or wrong. Of a prompt chunk only
 the last window is run, because nothing before it is ever seen again.
 
-A snapshot at the end of a page holds one row that was computed with the token that followed then.
-Behind another follower it may cost a draft, never a token.
+A snapshot at the end of a page holds one row that was computed with the token that followed then,
+and its oldest rows may have made way for guesses. Both may cost a draft, never a token.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class _Run:
 
 
 class Drafter:
-    """Runs `head` exactly `EngineConfig.draft_tokens` times a step, whatever there is to run: ranks
-    that share experts have to keep pace."""
+    """Makes exactly `EngineConfig.draft_tokens` passes of `head` a step, empty ones included, so
+    that ranks which share experts can keep pace."""
 
     def __init__(
         self, head: DraftHead, cache: LayerCache, config: ModelConfig, engine: EngineConfig
@@ -97,7 +97,8 @@ class Drafter:
     def _advance(
         self, runs: Sequence[_Run], streams: torch.Tensor
     ) -> tuple[torch.Tensor, list[int]]:
-        """One pass of the head: streams [T, n, D], and the last row of each run."""
+        """One pass of the head: streams [T, n, D], and the last row of each run. Nothing is
+        computed for an empty one."""
         if not runs:
             return streams, []
         chunks = [

@@ -1,13 +1,27 @@
 """Which drafts are worth a place in a forward. `Scheduler` calls it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from worker.batch import ScheduledSequence
 from worker.request import Request
 
 
-def worth_trying(request: Request, max_model_len: int) -> list[int]:
+def choose_drafts(
+    decodes: Iterable[Request], budget: int, max_model_len: int
+) -> dict[str, list[int]]:
+    """Drafts to try behind `decodes`, by request id: together at most `budget` tokens, first come
+    first served."""
+    chosen: dict[str, list[int]] = {}
+    for request in decodes:
+        drafts = _worth_trying(request, max_model_len)[:budget]
+        if drafts:
+            chosen[request.request_id] = drafts
+            budget -= len(drafts)
+    return chosen
+
+
+def _worth_trying(request: Request, max_model_len: int) -> list[int]:
     """The drafts of `request` whose success would bring it another token: the forward brings one
     more token than drafts, and none after a stop token."""
     wanted = request.sampling.max_tokens - len(request.output_token_ids)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request
-from worker.scheduler.drafts import with_drafts, worth_trying
+from worker.scheduler.drafts import choose_drafts, with_drafts
 from worker.scheduler.waiting import WaitingQueue
 
 
@@ -38,7 +38,7 @@ class _Scheduled:
     end: int
     pinned: int | None  # the snapshot this step copies from
     kept: int | None  # the slot this step keeps a snapshot in
-    kept_tokens: int  # how many tokens the snapshot is of; reached only if drafts are right
+    kept_tokens: int  # how many tokens that is of; beyond `end` only if drafts are right
 
 
 class Scheduler:
@@ -123,7 +123,9 @@ class Scheduler:
         self._make_way()
         self._running.sort(key=self._waiting.rank)
         budget = self._schedule_decodes(batch, self._max_batch_tokens)
-        drafts = self._choose_drafts(budget)
+        decodes = [scheduled.request for scheduled in self._in_flight.values()]
+        # At most half of what the decodes leave, so that prompts always go on.
+        drafts = choose_drafts(decodes, budget // 2, self._max_model_len)
         self._schedule_prompts(batch, budget - sum(map(len, drafts.values())))
         self._add_drafts(batch, drafts)
         return batch if batch.sequences else None
@@ -169,18 +171,6 @@ class Scheduler:
                 self._put(batch, request, request.token_count)
                 budget -= 1
         return budget
-
-    def _choose_drafts(self, budget: int) -> dict[str, list[int]]:
-        """Drafts to try behind the decodes in flight. At most half of `budget` tokens, so that
-        prompts always go on."""
-        chosen: dict[str, list[int]] = {}
-        left = budget // 2
-        for name, scheduled in self._in_flight.items():
-            drafts = worth_trying(scheduled.request, self._max_model_len)[:left]
-            if drafts:
-                chosen[name] = drafts
-                left -= len(drafts)
-        return chosen
 
     def _add_drafts(self, batch: Batch, chosen: dict[str, list[int]]) -> None:
         """Let decodes run on into their drafts as far as pages go. Last of all: nobody gives up a
