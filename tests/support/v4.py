@@ -116,30 +116,6 @@ class Sequences:
         return dict(zip(chunks, split, strict=True))
 
 
-class TopKWitness:
-    """Records how close each top-k decision was: the score gap between the last entry taken and
-    the first left out, per row. Other implementations may decide a near-tie the other way."""
-
-    def __init__(self) -> None:
-        self.gaps: list[torch.Tensor] = []
-
-    def select_top(self, scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
-        index = torch.arange(scores.shape[1])
-        shown = scores.masked_fill(index >= visible.unsqueeze(1), float("-inf"))
-        gap = torch.full((len(scores),), float("inf"))
-        if scores.shape[1] > k:
-            best = shown.topk(k + 1).values
-            gap = (best[:, k - 1] - best[:, k]).nan_to_num(nan=float("inf"))
-        self.gaps.append(gap)
-        return reference.select_top(scores, visible, k)
-
-    def near_ties(self, rows: int, gap: float = 1e-5) -> torch.Tensor:
-        """[rows] whether any layer decided that row by less than `gap`."""
-        if not self.gaps:
-            return torch.zeros(rows, dtype=torch.bool)
-        return (torch.cat(self.gaps).view(-1, rows) < gap).any(0)
-
-
 def backend_with(**ops: Callable[..., object]) -> str:
     """Register the reference kernels with some operations replaced; returns the new name."""
     reference_ops = {name: getattr(reference, name) for name in reference.__all__}
