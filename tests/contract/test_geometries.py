@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from support.forced_runner import TIE, ForcedRunner, expectation
 from support.oracle import TOLERANCE, model_on_disk, oracle, tokens
@@ -183,9 +183,16 @@ def seen() -> Counter[str]:
 
 
 LENIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # an example takes seconds: no shrinking
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=LENIENT)
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=PHASES,
+    suppress_health_check=LENIENT,
+)
 @given(config=geometries().filter(loads_in_transformers), plan=traffic())
 def test_any_geometry_under_any_schedule(
     seen: Counter[str], config: ModelConfig, plan: Traffic
@@ -203,7 +210,14 @@ def test_the_walks_have_met_everything(
 
 
 @pytest.mark.storm
-@settings(max_examples=400, deadline=None, suppress_health_check=LENIENT, print_blob=True)
+@pytest.mark.timeout(3_600)
+@settings(
+    max_examples=400,
+    deadline=None,
+    phases=PHASES,
+    suppress_health_check=LENIENT,
+    print_blob=True,
+)
 @given(config=geometries().filter(loads_in_transformers), plan=traffic())
 def test_many_geometries(seen: Counter[str], config: ModelConfig, plan: Traffic) -> None:
     check(config, plan, seen)
