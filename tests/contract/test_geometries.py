@@ -187,7 +187,7 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # an example takes secon
 
 
 @settings(
-    max_examples=10,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     phases=PHASES,
