@@ -3,18 +3,25 @@
 All positions of all sequences lie on one token axis. Where a layer needs tokens from before the
 chunk it reads a *source*: the chunk's T rows, then each sequence's ring, then one row that means
 "absent". `lay_out` computes the indices once; layers only gather.
+
+Indices are computed on the host, in numpy, whose calls cost a fraction of torch's, and then moved:
+no step waits for the device before its first layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worker.batch import ScheduledSequence
 from worker.config import CSA_RATIO, EngineConfig, ModelConfig
 
 FLOAT_BYTES = 4
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,54 +71,76 @@ class RaggedBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    """Where each sequence's chunk begins, on the position axis and on the flat axis."""
+    """Where each sequence's chunk begins, on the position axis and on the flat axis; and whose
+    each token is."""
 
-    start: torch.Tensor  # [S] first position
-    length: torch.Tensor  # [S]
-    offset: torch.Tensor  # [S] first flat row
-    slots: torch.Tensor  # [S]
-    tokens: int
+    start: Indices  # [S] first position
+    length: Indices  # [S]
+    offset: Indices  # [S] first flat row
+    slots: Indices  # [S]
+    owner: Indices  # [T]
+    positions: Indices  # [T]
 
 
 def lay_out(
     sequences: Sequence[ScheduledSequence], config: ModelConfig, engine: EngineConfig
 ) -> RaggedBatch:
     """Indices for one forward; `sequences` is not empty, and each has at least one token."""
-    device = engine.device
     lengths = [len(s.token_ids) for s in sequences]
     assert min(lengths) > 0
-    length = torch.tensor(lengths, device=device)
-    chunks = _Chunks(
-        start=torch.tensor([s.start for s in sequences], device=device),
-        length=length,
-        offset=length.cumsum(0) - length,
-        slots=torch.tensor([s.state_slot for s in sequences], device=device),
-        tokens=sum(lengths),
-    )
-    owner, within = _expand(length)
-    positions = chunks.start[owner] + within
-    deepest = max(len(s.pages) for s in sequences)
-    table = [s.pages + [0] * (deepest - len(s.pages)) for s in sequences]
-    block_table = torch.tensor(table, dtype=torch.long, device=device).view(len(table), deepest)
+    chunks = _chunks(sequences, lengths)
+    table = _block_table(sequences)
     ring = config.sliding_window + engine.draft_tokens
-    back = torch.arange(config.sliding_window - 1, -1, -1, device=device)
-    seen = positions.unsqueeze(1) - back  # [T, W]
+    back = np.arange(config.sliding_window - 1, -1, -1)
+    seen = chunks.positions[:, None] - back  # [T, W]
+
+    def moved(indices: Indices) -> torch.Tensor:
+        return torch.from_numpy(indices).to(engine.device)
+
     emissions = {
-        ratio: _emission(ratio, config, engine, chunks, owner, positions, block_table)
+        ratio: _emission(ratio, config, engine, chunks, table, moved)
         for ratio in sorted(set(config.compress_ratios) - {0})
     }
+    token_ids = np.fromiter(
+        chain.from_iterable(s.token_ids for s in sequences), np.int64, len(chunks.owner)
+    )
     return RaggedBatch(
-        token_ids=torch.tensor([t for s in sequences for t in s.token_ids], device=device),
-        positions=positions,
-        owner=owner,
-        slots=chunks.slots,
-        block_table=block_table,
-        window=_ring(ring, chunks, owner, positions),
-        window_rows=_source_rows(ring, chunks, owner.unsqueeze(1), seen),
+        token_ids=moved(token_ids),
+        positions=moved(chunks.positions),
+        owner=moved(chunks.owner),
+        slots=moved(chunks.slots),
+        block_table=moved(table),
+        window=_ring(ring, chunks, moved),
+        window_rows=moved(_source_rows(ring, chunks, chunks.owner[:, None], seen)),
         emissions=emissions,
         tiles=list(_tiles(lengths, _row_bytes(config, emissions), engine.attention_tile_bytes)),
-        last_rows=(chunks.offset + length - 1).tolist(),
+        last_rows=(chunks.offset + chunks.length - 1).tolist(),
     )
+
+
+def _chunks(sequences: Sequence[ScheduledSequence], lengths: list[int]) -> _Chunks:
+    start = np.array([s.start for s in sequences])
+    length = np.array(lengths)
+    owner, within = _expand(length)
+    return _Chunks(
+        start=start,
+        length=length,
+        offset=length.cumsum() - length,
+        slots=np.array([s.state_slot for s in sequences]),
+        owner=owner,
+        positions=start[owner] + within,
+    )
+
+
+def _block_table(sequences: Sequence[ScheduledSequence]) -> Indices:
+    """[S, P] page ids, padded with 0."""
+    counts = np.array([len(s.pages) for s in sequences])
+    table = np.zeros((len(counts), counts.max()), np.int64)
+    pages = chain.from_iterable(s.pages for s in sequences)
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.fromiter(
+        pages, np.int64, int(counts.sum())
+    )
+    return table
 
 
 def _emission(
@@ -119,51 +148,50 @@ def _emission(
     config: ModelConfig,
     engine: EngineConfig,
     chunks: _Chunks,
-    owner: torch.Tensor,
-    positions: torch.Tensor,
-    block_table: torch.Tensor,
+    table: Indices,
+    moved: Callable[[Indices], torch.Tensor],
 ) -> Emission:
     first = chunks.start // ratio  # entries finished before the chunk
     emitter, within = _expand((chunks.start + chunks.length) // ratio - first)
     entry = first[emitter] + within
     reach = 2 * ratio if ratio == CSA_RATIO else ratio  # CSA pools the previous group too
-    pooled = (entry.unsqueeze(1) + 1) * ratio - reach + torch.arange(reach, device=entry.device)
+    pooled = (entry[:, None] + 1) * ratio - reach + np.arange(reach)
     ring = reach + engine.draft_tokens
-    source = _source_rows(ring, chunks, emitter.unsqueeze(1), pooled)
+    source = _source_rows(ring, chunks, emitter[:, None], pooled)
+    absent = len(chunks.owner) + len(chunks.slots) * ring
     per_page = config.page_entries(ratio)
-    visible = (positions + 1) // ratio
+    visible = (chunks.positions + 1) // ratio
     return Emission(
-        tail=_ring(ring, chunks, owner, positions),
-        rows=torch.where(source < 0, chunks.tokens + len(chunks.slots) * ring, source),
-        positions=entry * ratio,
-        stored_at=block_table[emitter, entry // per_page] * per_page + entry % per_page,
-        visible=visible,
+        tail=_ring(ring, chunks, moved),
+        rows=moved(np.where(source < 0, absent, source)),
+        positions=moved(entry * ratio),
+        stored_at=moved(table[emitter, entry // per_page] * per_page + entry % per_page),
+        visible=moved(visible),
         visible_most=int(visible.max()),
     )
 
 
-def _expand(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _expand(counts: Indices) -> tuple[Indices, Indices]:
     """For counts [S]: the owner of each of sum(counts) items, and its number within the owner."""
-    owner = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    within = torch.arange(len(owner), device=counts.device) - (counts.cumsum(0) - counts)[owner]
-    return owner, within
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
 
 
-def _source_rows(
-    size: int, chunks: _Chunks, owner: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
+def _source_rows(size: int, chunks: _Chunks, owner: Indices, positions: Indices) -> Indices:
     """Source rows of `positions` of the sequences `owner`, with rings of `size`; -1 before 0."""
     start = chunks.start[owner]
     in_chunk = chunks.offset[owner] + positions - start
-    in_ring = chunks.tokens + owner * size + positions % size
-    rows = torch.where(positions >= start, in_chunk, in_ring)
-    return rows.masked_fill(positions < 0, -1)
+    in_ring = len(chunks.owner) + owner * size + positions % size
+    rows = np.where(positions >= start, in_chunk, in_ring)
+    rows[positions < 0] = -1
+    return rows
 
 
-def _ring(size: int, chunks: _Chunks, owner: torch.Tensor, positions: torch.Tensor) -> Ring:
-    kept = positions >= (chunks.start + chunks.length - size)[owner]
-    slot = chunks.slots[owner[kept]]
-    return Ring(size, kept.nonzero().squeeze(1), slot * size + positions[kept] % size)
+def _ring(size: int, chunks: _Chunks, moved: Callable[[Indices], torch.Tensor]) -> Ring:
+    outlives = chunks.positions >= (chunks.start + chunks.length - size)[chunks.owner]
+    kept = outlives.nonzero()[0]
+    at = chunks.slots[chunks.owner[kept]] * size + chunks.positions[kept] % size
+    return Ring(size, moved(kept), moved(at))
 
 
 def _row_bytes(config: ModelConfig, emissions: dict[int, Emission]) -> int:
