@@ -3,6 +3,9 @@
 A sequence's cache is a list of logical pages (`ModelConfig.page_tokens` positions each, the same
 page id in every layer's tensors) and one state slot (window rings and compressor tails). A slot
 may also hold a snapshot: the state of some sequence at a page boundary, kept for prefix reuse.
+
+What a step makes once for every sequence is not frozen: a frozen dataclass takes three times as
+long to construct, and with hundreds of sequences that is felt.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +13,7 @@ from dataclasses import dataclass, field
 from worker.request import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScheduledSequence:
     """Run `token_ids` at positions start, start+1, ... of one sequence.
 
@@ -59,7 +62,7 @@ class Batch:
         return sum(len(s.token_ids) for s in self.sequences)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenLogprob:
     """A token, its natural-log probability (before temperature), and the most likely tokens."""
 
@@ -68,7 +71,7 @@ class TokenLogprob:
     top: list[tuple[int, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SequenceOutput:
     """What a forward gave one sequence: `tokens` that follow it, in order: one, and one more for
     each draft that proved right; none while a prompt is being prefilled. `error`: why it must fail.

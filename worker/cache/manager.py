@@ -80,6 +80,8 @@ class CacheManager:
     def extend(self, request: Request, token_count: int) -> bool:
         """Grow the pages of `request` to cover `token_count` positions, wholly or not at all."""
         missing = -(-token_count // self.page_tokens) - len(request.pages)
+        if missing <= 0:  # almost every decode
+            return True
         if missing > self._pages.available:
             return False
         for _ in range(missing):
@@ -108,6 +110,8 @@ class CacheManager:
         computed, and the snapshot of the state at exactly that position."""
         full = request.computed_tokens // self.page_tokens
         chain = self._chain(request)
+        if full <= chain.offered and snapshot is None:  # almost every decode
+            return
         keys = self._keys(request, full)
         for i in range(chain.offered, full):
             if self._index.add(keys[i], request.pages[i]):

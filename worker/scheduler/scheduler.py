@@ -19,7 +19,7 @@ from worker.scheduler.drafts import choose_drafts, with_drafts
 from worker.scheduler.waiting import WaitingQueue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """One token, or less, that a step brought. `finish_reason` is set on a request's last one."""
 
@@ -30,7 +30,7 @@ class Progress:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Scheduled:
     """A request's part in the step in flight."""
 
@@ -164,11 +164,12 @@ class Scheduler:
 
     def _schedule_decodes(self, batch: Batch, budget: int) -> int:
         for request in list(self._running):
+            end = request.token_count
             decodes = request.output_token_ids and request.computed_tokens > 0
-            if not decodes or request.computed_tokens < request.token_count - 1:
+            if not decodes or request.computed_tokens < end - 1:
                 continue  # still a prompt, or preempted for a request before it
-            if self._make_room(request, request.token_count):
-                self._put(batch, request, request.token_count)
+            if self._make_room(request, end):
+                self._put(batch, request, end)
                 budget -= 1
         return budget
 
