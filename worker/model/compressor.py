@@ -5,9 +5,9 @@ position. Arithmetic is float32 throughout, whatever the compute dtype.
 """
 
 import torch
-from torch.nn.functional import linear
 
 from worker.config import CSA_RATIO, ModelConfig
+from worker.kernels.dense import product
 from worker.kernels.load import KernelBackend
 from worker.model.layer_cache import EntryCache
 from worker.model.loader import Weights
@@ -35,7 +35,7 @@ class Compressor:
         """Take in x [T, D] and return the finished entries [E, dim] float32, normalised and
         rotated; the caller rounds and stores them. `angles` belong to the entries' positions."""
         emission = batch.emissions[self.ratio]
-        rows = linear(x.float(), self.projection).view(len(x), 2, -1)  # [T, 2, W]
+        rows = product(x.float(), self.projection).view(len(x), 2, -1)  # [T, 2, W]
         rows[:, 1] += self.position_bias[batch.positions % self.ratio]
         entries = self._finish(rows, batch, emission, angles, cache.tail)
         cache.tail.flatten(0, 1)[emission.tail.kept_at] = rows[emission.tail.kept_rows]

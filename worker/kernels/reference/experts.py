@@ -1,8 +1,9 @@
 """Routed experts, tokens grouped by expert."""
 
 import torch
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 
+from worker.kernels.dense import product
 from worker.kernels.reference.quantise import quantise_activation
 
 
@@ -36,9 +37,9 @@ def grouped_experts(
             continue
         start, stop = stop, stop + count
         rows = token[start:stop]
-        hidden = gated(linear(x[rows], gate_up[expert]).float(), limit) * weight[start:stop]
+        hidden = gated(product(x[rows], gate_up[expert]).float(), limit) * weight[start:stop]
         hidden = hidden.to(x.dtype)
         if quantise:
             hidden = quantise_activation(hidden)
-        out.index_add_(0, rows, linear(hidden, down[expert]).float())
+        out.index_add_(0, rows, product(hidden, down[expert]).float())
     return out
