@@ -14,6 +14,8 @@ def choose_drafts(
     first served."""
     chosen: dict[str, list[int]] = {}
     for request in decodes:
+        if not request.draft_token_ids:
+            continue
         drafts = _worth_trying(request, max_model_len)[:budget]
         if drafts:
             chosen[request.request_id] = drafts

@@ -281,7 +281,8 @@ class Scheduler:
     def _put(self, batch: Batch, request: Request, end: int, *, pinned: int | None = None) -> None:
         """Add positions computed .. end-1 of `request` to the batch."""
         kept = self._keep(batch, request, end) if end % self._cache.page_tokens == 0 else None
-        samples = end == request.token_count and request.sampling.max_tokens > 0
+        ahead = request.token_ids(end, end + 1)  # of a prompt
+        samples = not ahead and request.sampling.max_tokens > 0
         grammar = request.grammar if samples else None
         batch.sequences.append(
             ScheduledSequence(
@@ -294,7 +295,7 @@ class Scheduler:
                 sample_position=end if samples else None,
                 prompt_targets=self._prompt_targets(request, end),
                 allowed_tokens=[grammar.allowed(request.output_token_ids)] if grammar else None,
-                next_token_id=next(iter(request.token_ids(end, end + 1)), None),
+                next_token_id=ahead[0] if ahead else None,
             )
         )
         self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept, end)
@@ -327,17 +328,22 @@ class Scheduler:
             request.finish_reason = request.finish_reason or FinishReason.ERROR
             return [Progress(request, finish_reason=request.finish_reason, error=output.error)]
         scored = self._new_prompt_logprobs(request, start, output.prompt_logprobs)
-        request.finish_reason = self._finish_reason(request)
-        progress = [Progress(request, None, scored, request.finish_reason)]
+        progress: list[Progress] = []
+        if scored or not output.tokens:
+            request.finish_reason = self._finish_reason(request)
+            progress.append(Progress(request, None, scored, request.finish_reason))
+        taken = 0
         for token in output.tokens:
+            taken += 1
             request.output_token_ids.append(token.token_id)
             request.finish_reason = self._finish_reason(request)
             progress.append(Progress(request, token, finish_reason=request.finish_reason))
             if request.finish_reason is not None:
                 break
-        computed = scheduled.end + max(0, len(progress) - 2)  # with the accepted drafts
-        self._waiting.charge(request, computed)
-        request.computed_tokens = computed
+        if taken > 1:
+            computed = scheduled.end + taken - 1  # with the accepted drafts
+            self._waiting.charge(request, computed)
+            request.computed_tokens = computed
         request.draft_token_ids = output.draft_token_ids
         self._commit(scheduled)
         return progress

@@ -153,7 +153,7 @@ class WaitingQueue:
         start = max(request.computed_tokens, ticket.charged_tokens)
         if end > start:
             prompt_tokens = len(request.prompt_token_ids)
-            output = max(end, prompt_tokens) - max(start, prompt_tokens)
+            output = max(0, end - max(start, prompt_tokens))
             ticket.flow.service += end - start + (OUTPUT_WEIGHT - 1) * output
             ticket.charged_tokens = end
 
