@@ -9,7 +9,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test storm lint lock install install-dev
+.PHONY: help up down status test storm bench lint lock install install-dev
 
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: install-dev ## Run all tests: ARGS="-k gateway"
 
 storm: install-dev ## Run the long fault storms
 	@$(BIN)/pytest -m storm $(ARGS)
+
+bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
+	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
 lint: install-dev ## Check format, style, types and floors
 	$(BIN)/ruff format --check .

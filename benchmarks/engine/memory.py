@@ -35,8 +35,11 @@ ENGINE = EngineConfig(
 )
 
 
-def measure(name: str, root: Path, *, requests: int) -> Iterator[Row]:
-    samples = asyncio.run(_samples(model_directory(name, root), requests))
+def measure(
+    name: str, root: Path, *, requests: int, sampled_every: int = SAMPLED_EVERY
+) -> Iterator[Row]:
+    """One row: bytes of growth for each of `requests`, over the bytes allowed."""
+    samples = asyncio.run(_samples(model_directory(name, root), requests, sampled_every))
     steady = samples[int(len(samples) * WARM_UP) :]
     slope, error = _slope(steady)
     yield Row(
@@ -51,7 +54,7 @@ def measure(name: str, root: Path, *, requests: int) -> Iterator[Row]:
     )
 
 
-async def _samples(directory: Path, requests: int) -> list[tuple[int, int]]:
+async def _samples(directory: Path, requests: int, sampled_every: int) -> list[tuple[int, int]]:
     """(requests done, resident bytes) of an engine at rest."""
     client = EngineClient(
         build_engine(directory, ENGINE, EngineMetrics("benchmark")), max_requests=IN_FLIGHT
@@ -66,8 +69,8 @@ async def _samples(directory: Path, requests: int) -> list[tuple[int, int]]:
                     if (await progress.get()).finish_reason is not None:
                         break
 
-    for done in range(SAMPLED_EVERY, requests + 1, SAMPLED_EVERY):
-        share = islice(work, SAMPLED_EVERY)
+    for done in range(sampled_every, requests + 1, sampled_every):
+        share = islice(work, sampled_every)
         await asyncio.gather(*(serve(share) for _ in range(IN_FLIGHT)))
         while client.running or client.waiting:  # aborts take effect at the next step
             await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ from the prefix cache.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -18,19 +18,22 @@ from benchmarks.engine.rival import generate_serially, load_rival
 from worker.config import EngineConfig
 from worker.runner.model_runner import ModelRunner
 
-AIMS = {1: 1.0, 32: 5.0}
+AIMS = {1: 1.0, 32: 5.0}  # by requests at once
 PROMPT_TOKENS = (8, 96)
 OUTPUT_TOKENS = (16, 48)
 ENGINE = EngineConfig(max_model_len=4_096, max_sequences=32, pages=128, state_slots=64)
 
 
-def measure(name: str, root: Path, *, rounds: int) -> Iterator[Row]:
-    """Rows for one request at a time, and for 32 ragged ones at once."""
+def measure(
+    name: str, root: Path, *, rounds: int, requests: Iterable[int] = tuple(AIMS)
+) -> Iterator[Row]:
+    """A row for each number of requests of different lengths at once."""
     config, directory = MODELS[name], model_directory(name, root)
     drive = Drive(config, ENGINE, ModelRunner(directory, ENGINE).execute)
     rival = load_rival(directory, config)
-    for count, aim in AIMS.items():
-        yield _compare(name, drive, rival, _work(config.vocab_size, count), rounds, aim)
+    for count in requests:
+        work = _work(config.vocab_size, count)
+        yield _compare(name, drive, rival, work, rounds, AIMS.get(count))
 
 
 Work = list[tuple[list[int], int]]  # prompts, and how many tokens each is to bring
@@ -47,7 +50,9 @@ def _work(vocab: int, count: int) -> Work:
     ]
 
 
-def _compare(name: str, drive: Drive, rival: object, work: Work, rounds: int, aim: float) -> Row:
+def _compare(
+    name: str, drive: Drive, rival: object, work: Work, rounds: int, aim: float | None
+) -> Row:
     generate_serially(rival, [(work[0][0], 2)])  # both have run once before anything is timed
     drive.run([greedy("first", work[0][0], 2)])
     theirs: list[float] = []
