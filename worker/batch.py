@@ -64,10 +64,11 @@ class Batch:
 
 @dataclass(slots=True)
 class TokenLogprob:
-    """A token, its natural-log probability (before temperature), and the most likely tokens."""
+    """A token, its natural-log probability (before temperature), and the most likely tokens; no
+    probability where the request asks for none."""
 
     token_id: int
-    logprob: float
+    logprob: float | None
     top: list[tuple[int, float]] = field(default_factory=list)
 
 

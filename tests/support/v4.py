@@ -29,7 +29,7 @@ SMALL = replace(
     num_hash_layers=2,
     index_topk=12,
 )
-GREEDY = SamplingParams(max_tokens=1, temperature=0.0)
+GREEDY = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0)
 ENGINE = EngineConfig(pages=64, state_slots=12)
 
 

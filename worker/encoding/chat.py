@@ -283,5 +283,6 @@ def _segments(rendered: recipe.RenderedPrompt) -> list[tuple[str, bool]]:
 
 
 def _logprob_pair(token: TokenLogprob) -> tuple[float, list[tuple[int, float]]]:
+    assert token.logprob is not None
     top = [(token_id, max(logprob, MOST_UNLIKELY_LOGPROB)) for token_id, logprob in token.top]
     return max(token.logprob, MOST_UNLIKELY_LOGPROB), top

@@ -32,16 +32,17 @@ def sample(
 
     `positions[r]` is the number of tokens before the sampled one; `allowed[r]` has one bit per
     token id that may be sampled, lowest first (None: all of them). Log-probabilities are those of
-    the raw distribution: before bias, grammar, temperature and truncation.
+    the raw distribution: before bias, grammar, temperature and truncation. Rows that ask for none
+    get none: over a whole vocabulary they cost more than the choice.
     """
-    raw = torch.log_softmax(logits, dim=-1)  # [R, V]
     token_ids = choose(logits, sampling, positions, allowed)
-    chosen = raw.gather(1, token_ids[:, None])[:, 0]
-    tops = [_top(raw[r], params.logprobs or 0) for r, params in enumerate(sampling)]
-    return [
-        TokenLogprob(token_id, logprob, top)
-        for token_id, logprob, top in zip(token_ids.tolist(), chosen.tolist(), tops, strict=True)
-    ]
+    tokens = [TokenLogprob(token_id, None) for token_id in token_ids.tolist()]
+    for r, params in enumerate(sampling):
+        if params.logprobs is not None:
+            raw = torch.log_softmax(logits[r], dim=-1)
+            tokens[r].logprob = float(raw[token_ids[r]])
+            tokens[r].top = _top(raw, params.logprobs)
+    return tokens
 
 
 def choose(
@@ -51,10 +52,11 @@ def choose(
     allowed: Sequence[bytes | None] | None = None,
 ) -> torch.Tensor:
     """The token ids [R] of `sample`. Here `logits` may be anything: an id comes of it."""
-    token_ids = torch.empty(len(sampling), dtype=torch.long, device=logits.device)
+    token_ids = _first_highest(logits)
     masks = [None] * len(sampling) if allowed is None else allowed
     for r, (params, position, mask) in enumerate(zip(sampling, positions, masks, strict=True)):
-        token_ids[r] = _choose(logits[r], params, position, mask)
+        if not _is_greedy(params) or params.logit_bias or mask is not None:
+            token_ids[r] = _choose(logits[r], params, position, mask)
     return token_ids
 
 
@@ -84,16 +86,21 @@ def _choose(
         logits = logits.index_add(0, ids, bias.to(logits.dtype))
     if allowed is not None:
         logits = logits.masked_fill(~_bits(allowed, logits), -torch.inf)
-    if params.temperature < GREEDY_BELOW_TEMPERATURE:
+    if _is_greedy(params):
         return _first_highest(logits)
     probs = torch.softmax(logits / params.temperature, dim=-1)
     probs = _truncate(probs, params)
     return _first_highest(probs / exponentials(params.seed, position, len(probs), probs.device))
 
 
-def _first_highest(row: torch.Tensor) -> torch.Tensor:
-    """Index of the first of the highest. On the CPU several times faster than `argmax`."""
-    return row.max(dim=0).indices
+def _is_greedy(params: SamplingParams) -> bool:
+    return params.temperature < GREEDY_BELOW_TEMPERATURE
+
+
+def _first_highest(rows: torch.Tensor) -> torch.Tensor:
+    """Index [...] of the first of the highest of rows [..., V]. On the CPU several times faster
+    than `argmax`."""
+    return rows.max(dim=-1).indices
 
 
 def _bits(allowed: bytes, logits: torch.Tensor) -> torch.Tensor:

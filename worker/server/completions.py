@@ -75,7 +75,7 @@ class CompletionText:
         entries["tokens"].append(self._name(token_id))
         entries["text_offset"].append(self._offset)
         self._offset += len(text)
-        if token is None:
+        if token is None or token.logprob is None:
             entries["token_logprobs"].append(None)
             entries["top_logprobs"].append(None)
         else:

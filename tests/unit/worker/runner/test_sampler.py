@@ -38,8 +38,20 @@ def test_logprobs_are_of_the_raw_distribution() -> None:
     assert token.top[0][1] == pytest.approx(math.log(0.5))
 
 
-def test_no_alternatives_unless_asked_for() -> None:
-    assert sample(torch.zeros(1, 4), [params()], [0])[0].top == []
+def test_no_probabilities_unless_asked_for() -> None:
+    unasked, without_top = sample(torch.zeros(2, 4), [params(), params(logprobs=0)], [0, 0])
+    assert (unasked.logprob, unasked.top) == (None, [])
+    assert without_top.logprob == pytest.approx(-math.log(4))
+    assert without_top.top == []
+
+
+def test_greedy_rows_keep_to_themselves_among_others() -> None:
+    rows = torch.randn(6, VOCAB, generator=torch.Generator().manual_seed(1))
+    greedy, warm = params(temperature=0.0), params(temperature=1.5, seed=3)
+    sampling = [greedy, warm, greedy, params(temperature=0.0, logit_bias={2: 100.0}), warm, greedy]
+    together = sample(rows, sampling, range(6))
+    alone = [sample(rows[r : r + 1], [p], [r])[0] for r, p in enumerate(sampling)]
+    assert together == alone
 
 
 def test_frequencies_follow_the_probabilities() -> None:
@@ -157,7 +169,7 @@ def only(*ids: int, count: int = 16) -> bytes:
 def test_grammar_bounds_greedy_and_sampled_tokens_of_its_row() -> None:
     logits = torch.arange(12.0).expand(3, 12).clone()
     masks = [only(2, 7), None, only(3)]
-    greedy = sample(logits, [params(temperature=0.0)] * 3, [0, 0, 0], masks)
+    greedy = sample(logits, [params(temperature=0.0, logprobs=0)] * 3, [0, 0, 0], masks)
     assert [t.token_id for t in greedy] == [7, 11, 3]
     assert greedy[0].logprob == pytest.approx(float(logits[0].log_softmax(-1)[7]))
     for seed in range(20):
