@@ -48,7 +48,8 @@ class Grammar(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request's whole engine state. Positions below `computed_tokens` are in the KV cache."""
+    """A request's whole engine state. Positions below `computed_tokens` are in the KV cache. One
+    that goes on from another engine begins with that one's `output_token_ids`."""
 
     request_id: str
     # Out of repr, so that no prompt gets into a traceback.
@@ -62,7 +63,7 @@ class Request:
     output_token_ids: list[int] = field(default_factory=list, repr=False)
     draft_token_ids: list[int] = field(default_factory=list, repr=False)  # may follow the output
     computed_tokens: int = 0
-    cache_hit_tokens: int = 0  # prompt tokens taken from the prefix cache, truly not recomputed
+    cache_hit_tokens: int = 0  # taken from the prefix cache at first, truly not computed again
     pages: list[int] = field(default_factory=list)
     state_slot: int = -1
     finish_reason: FinishReason | None = None

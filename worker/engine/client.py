@@ -5,7 +5,7 @@ Every method runs on the event loop; the engine's thread reaches it by `call_soo
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from worker.engine.core import EngineCore
@@ -28,6 +28,7 @@ class EngineClient:
         self._max_requests = max_requests
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: dict[str, tuple[Request, asyncio.Queue[Progress]]] = {}
+        self._followers: dict[str, Sequence[Request]] = {}  # by the request that they wait for
         self._unavailable: Unavailable | None = Unavailable("starting", "the engine is starting")
         self.crashed = asyncio.Event()
 
@@ -63,20 +64,26 @@ class EngineClient:
         self._unavailable = Unavailable("shutting_down", SHUTTING_DOWN)
         await asyncio.to_thread(self._core.stop)
 
-    def check_available(self) -> None:
-        """Raises Unavailable when a new request would not be taken."""
+    def check_available(self, count: int = 1) -> None:
+        """Raises Unavailable when `count` new requests would not be taken."""
         if self._unavailable is not None:
             raise Unavailable(self._unavailable.code, str(self._unavailable))
-        if len(self._streams) >= self._max_requests:
+        if len(self._streams) + count > self._max_requests:
             raise Unavailable("overloaded", "too many requests are waiting; retry later")
 
     @contextmanager
-    def generate(self, request: Request) -> Iterator[asyncio.Queue[Progress]]:
-        """Run `request`; its progress arrives in the queue. Leaving the block aborts what is
-        unfinished. Raises Unavailable."""
-        self.check_available()
-        with self._stream(request) as progress:
+    def generate(self, *requests: Request) -> Iterator[asyncio.Queue[Progress]]:
+        """Run `requests`, several only if they share a prompt: the first at once, the others when
+        it is computed, so that they find it in the cache. Their progress arrives in the queue.
+        Leaving the block aborts what is unfinished. Raises Unavailable."""
+        self.check_available(len(requests))
+        with self._stream(*requests) as progress:
             yield progress
+
+    def abort(self, request_id: str) -> None:
+        """End one request of those that a `generate` runs; it gets no more progress."""
+        if self._streams.pop(request_id, None) is not None:
+            self._core.abort(request_id)
 
     def fail_all(self, reason: Unavailable) -> None:
         """Refuse new requests for `reason` and end every active one with an error."""
@@ -90,17 +97,21 @@ class EngineClient:
         return self._unavailable
 
     @contextmanager
-    def _stream(self, request: Request) -> Iterator[asyncio.Queue[Progress]]:
-        assert request.request_id not in self._streams
+    def _stream(self, *requests: Request) -> Iterator[asyncio.Queue[Progress]]:
         progress: asyncio.Queue[Progress] = asyncio.Queue()
-        self._streams[request.request_id] = (request, progress)
-        self._core.submit(request)
+        for request in requests:
+            assert request.request_id not in self._streams
+            self._streams[request.request_id] = (request, progress)
+        for request in requests[:1]:
+            self._followers[request.request_id] = requests[1:]
+            self._core.submit(request)
         try:
             yield progress
         finally:
-            # Finished requests are gone from the table; this one may be, too.
-            if self._streams.pop(request.request_id, None) is not None:
-                self._core.abort(request.request_id)
+            for request in requests:
+                self._followers.pop(request.request_id, None)
+                # Finished requests are gone from the table; this one may be, too.
+                self.abort(request.request_id)
 
     def _on_progress(self, progress: list[Progress]) -> None:
         self._call_soon(lambda: self._deliver(progress))
@@ -115,6 +126,9 @@ class EngineClient:
 
     def _deliver(self, progress: list[Progress]) -> None:
         for p in progress:
+            for follower in self._followers.pop(p.request.request_id, ()):
+                if follower.request_id in self._streams:
+                    self._core.submit(follower)
             stream = self._streams.get(p.request.request_id)
             if stream is not None:
                 stream[1].put_nowait(p)

@@ -91,8 +91,9 @@ class Scheduler:
         return taken
 
     def add(self, request: Request) -> None:
-        """Queue a request whose prompt leaves room for a token within max_model_len."""
-        assert 0 < len(request.prompt_token_ids) < self._max_model_len
+        """Queue a request whose prompt, and output from another engine, leave room for a token
+        within max_model_len and its limit."""
+        assert 0 < len(request.prompt_token_ids) <= request.token_count < self._max_model_len
         self._waiting.add(request)
         if request.deadline is not None:
             self._timed[request.request_id] = request

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Any
 
 from worker.batch import TokenLogprob
@@ -10,9 +10,11 @@ from worker.encoding.chat import MOST_UNLIKELY_LOGPROB
 from worker.encoding.stops import StopScanner
 from worker.encoding.tokenizer import IncrementalDecoder, Tokenizer
 from worker.errors import InvalidParameter, InvalidRequest
-from worker.request import FinishReason, Request
-from worker.server.answer import Answer, EventStream
-from worker.server.generation import Generation, Serving, generation
+from worker.request import FinishReason
+from worker.server.answer import Answer
+from worker.server.choice import Entry
+from worker.server.choices import answer, make_choices
+from worker.server.generation import Serving
 from worker.server.openai import (
     DEFAULT_COMPLETION_TOKENS,
     CompletionFields,
@@ -21,53 +23,78 @@ from worker.server.openai import (
 )
 
 
-class CompletionText:
-    """The text and log-probabilities of one completion, piece by piece. Starts with the prompt
-    when `echo` is given."""
+class CompletionReader:
+    """The text and log-probabilities of one completion, piece by piece. `prompt`: what its text
+    starts with when the caller wants an echo."""
+
+    reasoning_tokens = 0
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: list[str], *, logprobs: bool, name_by_id: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stops: list[str],
+        *,
+        logprobs: bool,
+        name_by_id: bool = False,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._name_by_id = name_by_id
+        self._prompt = prompt
+        self._prompt_token_ids = prompt_token_ids
         self._decoder = IncrementalDecoder(tokenizer)
         self._scanner = StopScanner(stops)
         self._with_logprobs = logprobs
         self._logprobs = _empty_logprobs()
         self._offset = 0
+        self._told: list[Entry] = []
 
     @property
     def stopped(self) -> bool:
-        """A stop string has been found."""
         return self._scanner.stopped
 
-    def prompt_text(self, prompt: str | list[int]) -> str:
-        """The prompt as the completion repeats it."""
-        return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
-
-    def echo(self, prompt_token_ids: list[int], logprobs: list[TokenLogprob]) -> None:
-        """List the prompt's tokens; the first one has nothing to be predicted from."""
+    def start(self, prompt_logprobs: list[TokenLogprob]) -> Entry | None:
+        if self._prompt is None:
+            return None
         if self._with_logprobs:
-            self._list(prompt_token_ids[0], None)
-            for token in logprobs:
+            self._list(self._prompt_token_ids[0], None)  # nothing came before it
+            for token in prompt_logprobs:
                 self._list(token.token_id, token)
+        return self._entry(self._prompt, None)
 
-    def push(self, token: TokenLogprob) -> str:
-        """The text that is certain with this token."""
+    def push(self, token: TokenLogprob) -> Entry:
         if self._with_logprobs:
             self._list(token.token_id, token)
-        return self._scanner.push(self._decoder.push(token.token_id))
+        return self._entry(self._scanner.push(self._decoder.push(token.token_id)), None)
 
-    def finish(self) -> str:
-        """What was held back."""
-        return self._scanner.push(self._decoder.finish()) + self._scanner.finish()
+    def finish(self, reason: FinishReason) -> Entry:
+        rest = self._scanner.push(self._decoder.finish()) + self._scanner.finish()
+        return self._entry(rest, reason)
 
-    def take_logprobs(self) -> dict[str, Any] | None:
-        """Log-probabilities of the tokens since the last call; None when not asked for."""
-        if not self._with_logprobs:
-            return None
-        taken, self._logprobs = self._logprobs, _empty_logprobs()
-        return taken
+    def silence(self) -> Entry:
+        return self._entry("", None)
+
+    def whole(self) -> Entry:
+        return self._told[-1] | {
+            "text": "".join(entry["text"] for entry in self._told),
+            "logprobs": _merge_logprobs([entry["logprobs"] for entry in self._told]),
+        }
+
+    def replay(self, token_ids: Sequence[int]) -> int:
+        for taken, token_id in enumerate(token_ids):
+            if self.stopped:
+                return taken
+            self.push(TokenLogprob(token_id, 0.0))
+        return len(token_ids)
+
+    def _entry(self, text: str, reason: FinishReason | None) -> Entry:
+        logprobs = None
+        if self._with_logprobs:
+            logprobs, self._logprobs = self._logprobs, _empty_logprobs()
+        entry: Entry = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        self._told.append(entry)
+        return entry
 
     def _list(self, token_id: int, token: TokenLogprob | None) -> None:
         text = self._tokenizer.text(token_id)
@@ -100,45 +127,16 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str | list[int]) -> list[int]:
 def answer_completion(
     serving: Serving, fields: CompletionFields, token_ids: list[int], name: str, arrived: float
 ) -> Answer:
-    """The answer to a checked request, in logs `name`, that `arrived` then (monotonic seconds).
-    Raises RequestError."""
-    request = _engine_request(serving, fields, token_ids, arrived)
-    text = CompletionText(
-        serving.tokenizer,
-        fields.stops,
-        logprobs=fields.logprobs is not None,
-        name_by_id=bool(fields.return_tokens_as_token_ids),
-    )
-    document = {
-        "id": f"cmpl-{uuid.uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": serving.limits.model,
-    }
-
-    async def run(events: EventStream) -> None:
-        keep_alive = events if fields.stream else None
-        with generation(serving, request, name=name, keep_alive=keep_alive) as running:
-            pieces = _pieces(running, request, fields, text)
-            if fields.stream:
-                await _streamed(pieces, running, document, events, fields.include_usage)
-            else:
-                await _whole(pieces, running, document, events)
-
-    return Answer(run, stream=bool(fields.stream))
-
-
-def _engine_request(
-    serving: Serving, fields: CompletionFields, token_ids: list[int], arrived: float
-) -> Request:
+    """The answer to a checked request, in logs `name`. Raises RequestError."""
     if fields.suffix is not None:
         raise InvalidRequest("suffix is not supported", param="suffix")
     if fields.best_of not in (None, 1):
         raise InvalidRequest("best_of must be 1", param="best_of")
     if fields.max_tokens == 0 and not fields.echo:
         raise InvalidParameter("max_tokens must be at least 1 without echo", param="max_tokens")
+    if fields.echo and fields.resume_token_ids is not None:
+        raise InvalidRequest("a resumed request cannot echo its prompt", param="resume_token_ids")
     check_prompt(token_ids, fields, serving.limits)
-    serving.client.check_available()
     sampling = sampling_params(
         fields,
         serving.limits,
@@ -147,74 +145,37 @@ def _engine_request(
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
     )
-    return Request(
-        uuid.uuid4().hex,
+    attempt_id = uuid.uuid4().hex
+    choices = make_choices(
+        serving,
+        fields,
         token_ids,
         sampling,
-        cache_salt=fields.salt,
-        priority=fields.priority or 0,
-        fairness_key=fields.fairness_key or "",
-        deadline=fields.deadline(arrived),
+        arrived=arrived,
+        attempt_id=attempt_id,
+        reader=lambda: _reader(serving.tokenizer, fields, token_ids),
     )
-
-
-async def _pieces(
-    running: Generation, request: Request, fields: CompletionFields, text: CompletionText
-) -> AsyncIterator[dict[str, Any]]:
-    """The completion as `choices` entries, in order; the last one has a finish reason."""
-    prompt_logprobs: list[TokenLogprob] = []
-    echoed = False
-    while running.finish_reason is None and not text.stopped:
-        progress = await running.next()
-        prompt_logprobs += progress.prompt_logprobs
-        if progress.token is None and progress.finish_reason is None:
-            continue
-        if fields.echo and not echoed:
-            text.echo(request.prompt_token_ids, prompt_logprobs)
-            yield _choice(text.prompt_text(fields.prompt), text, None)
-            echoed = True
-        # A stop token ends the text and is counted, but is no part of it.
-        if progress.token is not None and progress.finish_reason is not FinishReason.STOP:
-            yield _choice(text.push(progress.token), text, None)
-    rest = "" if text.stopped else text.finish()
-    yield _choice(rest, text, running.finish_reason or FinishReason.STOP)
-
-
-async def _streamed(
-    pieces: AsyncIterator[dict[str, Any]],
-    running: Generation,
-    document: dict[str, Any],
-    events: EventStream,
-    include_usage: bool,
-) -> None:
-    async for choice in pieces:
-        await events.event({**document, "choices": [choice], "usage": running.usage()})
-    if include_usage:
-        await events.event({**document, "choices": [], "usage": running.usage()})
-    await events.done()
-
-
-async def _whole(
-    pieces: AsyncIterator[dict[str, Any]],
-    running: Generation,
-    document: dict[str, Any],
-    events: EventStream,
-) -> None:
-    choices = [choice async for choice in pieces]
-    merged = choices[-1] | {
-        "text": "".join(choice["text"] for choice in choices),
-        "logprobs": _merge_logprobs([choice["logprobs"] for choice in choices]),
+    document = {
+        "id": f"cmpl-{attempt_id}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": serving.limits.model,
     }
-    await events.document({**document, "choices": [merged], "usage": running.usage()})
+    return answer(serving, fields, choices, document, name=name, chunk_object="text_completion")
 
 
-def _choice(text: str, source: CompletionText, reason: FinishReason | None) -> dict[str, Any]:
-    return {
-        "index": 0,
-        "text": text,
-        "logprobs": source.take_logprobs(),
-        "finish_reason": reason,
-    }
+def _reader(
+    tokenizer: Tokenizer, fields: CompletionFields, token_ids: list[int]
+) -> CompletionReader:
+    prompt = fields.prompt if isinstance(fields.prompt, str) else tokenizer.decode(token_ids)
+    return CompletionReader(
+        tokenizer,
+        fields.stops,
+        logprobs=fields.logprobs is not None,
+        name_by_id=bool(fields.return_tokens_as_token_ids),
+        prompt=prompt if fields.echo else None,
+        prompt_token_ids=token_ids,
+    )
 
 
 def _merge_logprobs(parts: list[dict[str, Any] | None]) -> dict[str, Any] | None:

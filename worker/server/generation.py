@@ -1,11 +1,11 @@
-"""One request from submission to its last token: waiting, counting, timing. Chat and completions
-build their answers on it."""
+"""One request from submission to its last token: waiting, counting, timing, for all its choices.
+`choices` builds answers on it."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from worker.encoding.tokenizer import Tokenizer
 from worker.engine.client import EngineClient
 from worker.errors import DeadlineExceeded, GenerationFailed, RequestError, Unavailable
 from worker.metrics import EngineMetrics
-from worker.request import FinishReason, Request
+from worker.request import FinishReason
 from worker.scheduler import Progress
 from worker.server.answer import EventStream
+from worker.server.choice import Choice
 from worker.server.openai import Limits, usage
 
 logger = logging.getLogger(__name__)
@@ -40,39 +41,81 @@ class Generation:
     def __init__(
         self,
         serving: Serving,
-        request: Request,
+        choices: Sequence[Choice],
         progress: asyncio.Queue[Progress],
         keep_alive: EventStream | None,
     ) -> None:
+        self.choices = choices
         self._serving = serving
-        self._request = request
+        self._by_id = {choice.request.request_id: choice for choice in choices}
         self._progress = progress
-        self._first_token_at: float | None = None
         self._keep_alive = keep_alive
-        self._submitted_at = self._last_token_at = time.monotonic()
-        self.completion_tokens = 0
-        self.finish_reason: FinishReason | None = None
+        self._submitted_at = time.monotonic()
+        self._first_token_at: float | None = None
 
-    async def next(self) -> Progress:
-        """The next step's result. Raises RequestError when the request or the engine failed."""
-        progress = await self._wait()
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is more to come."""
+        return any(choice.finish_reason is None for choice in self.choices)
+
+    @property
+    def finish_reason(self) -> str:
+        """How the choices have ended, each way named once."""
+        return ",".join(dict.fromkeys(c.finish_reason for c in self.choices if c.finish_reason))
+
+    async def next(self) -> tuple[Choice, Progress]:
+        """The next step's result for one of the choices. Raises RequestError when the request or
+        the engine failed."""
+        while True:
+            progress = await self._wait()
+            choice = self._by_id[progress.request.request_id]
+            if choice.finish_reason is None:  # else from a step that was in flight at its end
+                break
         if progress.finish_reason is FinishReason.DEADLINE:
-            raise DeadlineExceeded(self.completion_tokens)
+            raise DeadlineExceeded(sum(choice.completion_tokens for choice in self.choices))
         if progress.finish_reason is FinishReason.ERROR:
             raise self._failure(progress)
-        if progress.token is not None:
-            self._count_token()
-        self.finish_reason = progress.finish_reason
-        return progress
+        return choice, progress
 
-    def usage(self, *, reasoning: int = 0, completion: int | None = None) -> dict[str, Any]:
-        """Usage up to the last progress taken, or with fewer completion tokens than that."""
-        return usage(
-            prompt=len(self._request.prompt_token_ids),
-            hit=self._request.cache_hit_tokens,
-            completion=self.completion_tokens if completion is None else completion,
-            reasoning=reasoning,
+    def count(self, choice: Choice, progress: Progress) -> bool:
+        """Account for the token of `progress`, if it has one; False: it is none of this answer's
+        new tokens."""
+        if progress.token is None or not choice.take(progress.token):
+            return False
+        metrics, now = self._serving.metrics, time.monotonic()
+        if self._first_token_at is None:
+            self._first_token_at = now
+            prompt, hit = self._prompt_tokens()
+            metrics.first_token_seconds.observe(now - self._submitted_at)
+            metrics.prompt_tokens.inc(prompt)
+            metrics.prefix_queries.inc(prompt)
+            metrics.prefix_hits.inc(hit)
+        elif choice.last_token_at:
+            metrics.inter_token_seconds.observe(now - choice.last_token_at)
+        metrics.generation_tokens.inc()
+        choice.last_token_at = now
+        return True
+
+    def finish(self, choice: Choice, reason: FinishReason) -> None:
+        """End a choice, though the engine may still be at it."""
+        choice.finish_reason = reason
+        self._serving.client.abort(choice.request.request_id)
+
+    def usage(self) -> dict[str, Any]:
+        """Usage up to the last token counted."""
+        prompt, hit = self._prompt_tokens()
+        first = self.choices[0]
+        counts = usage(
+            prompt=prompt,
+            hit=hit,
+            completion=sum(choice.completion_tokens for choice in self.choices),
+            reasoning=sum(choice.reader.reasoning_tokens for choice in self.choices),
         )
+        if first.resumed_tokens is not None:
+            counts["resumed_tokens"] = first.resumed_tokens
+            given = prompt + first.resumed_tokens
+            counts["recomputed_tokens"] = given - first.request.cache_hit_tokens
+        return counts
 
     def observe_end(self, reason: str, name: str) -> None:
         """Record a request that is over for the client, which calls it `name`."""
@@ -80,16 +123,23 @@ class Generation:
         self._serving.metrics.request_seconds.observe(seconds)
         self._serving.metrics.finished(reason)
         first = self._first_token_at
+        prompt, hit = self._prompt_tokens()
         fields = {
             "request_id": name,
             "finish_reason": reason,
-            "prompt_tokens": len(self._request.prompt_token_ids),
-            "cache_hit_tokens": self._request.cache_hit_tokens,
-            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": prompt,
+            "cache_hit_tokens": hit,
+            "completion_tokens": sum(choice.completion_tokens for choice in self.choices),
             "first_token_ms": None if first is None else round((first - self._submitted_at) * 1e3),
             "duration_ms": round(seconds * 1e3),
         }
         logger.info("generation ended", extra={"fields": fields})
+
+    def _prompt_tokens(self) -> tuple[int, int]:
+        """The prompt's tokens, and those of them found in the cache."""
+        request = self.choices[0].request
+        prompt = len(request.prompt_token_ids)
+        return prompt, min(prompt, request.cache_hit_tokens)
 
     async def _wait(self) -> Progress:
         while True:
@@ -108,33 +158,20 @@ class Generation:
             return Unavailable(unavailable.code, str(unavailable))
         return GenerationFailed(progress.error or "the model gave no result")
 
-    def _count_token(self) -> None:
-        metrics, now = self._serving.metrics, time.monotonic()
-        if self.completion_tokens == 0:
-            self._first_token_at = now
-            metrics.first_token_seconds.observe(now - self._submitted_at)
-            metrics.prompt_tokens.inc(len(self._request.prompt_token_ids))
-            metrics.prefix_queries.inc(len(self._request.prompt_token_ids))
-            metrics.prefix_hits.inc(self._request.cache_hit_tokens)
-        else:
-            metrics.inter_token_seconds.observe(now - self._last_token_at)
-        metrics.generation_tokens.inc()
-        self.completion_tokens += 1
-        self._last_token_at = now
 
-
-@contextmanager
-def generation(
-    serving: Serving, request: Request, *, name: str, keep_alive: EventStream | None
-) -> Iterator[Generation]:
-    """Submit `request`, known to the caller as `name`; leaving the block aborts it if unfinished.
-    Raises Unavailable."""
-    with serving.client.generate(request) as progress:
-        running = Generation(serving, request, progress, keep_alive)
-        reason = FinishReason.ERROR
+@asynccontextmanager
+async def generation(
+    serving: Serving, choices: Sequence[Choice], *, name: str, keep_alive: EventStream | None
+) -> AsyncIterator[Generation]:
+    """Submit the choices' requests, known to the caller as `name`; leaving the block aborts what is
+    unfinished. Raises Unavailable."""
+    requests = [choice.request for choice in choices if choice.finish_reason is None]
+    with serving.client.generate(*requests) as progress:
+        running = Generation(serving, choices, progress, keep_alive)
+        reason: str = FinishReason.ERROR
         try:
             yield running
-            reason = running.finish_reason or FinishReason.STOP  # a stop string ends it early
+            reason = running.finish_reason
         except DeadlineExceeded:
             reason = FinishReason.DEADLINE
             raise

@@ -1,5 +1,6 @@
 """Request bodies of the wire, checked field by field, and what they mean to the engine."""
 
+import hashlib
 import re
 import secrets
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from worker.errors import (
 from worker.request import SamplingParams
 
 MAX_STOPS = 16
+MAX_CHOICES = 16  # half of a forward's sequences by default: one request shall not take them all
 MAX_OUTPUT_TOKENS = 393_216
 MAX_PRIORITY = 1_000
 MAX_DEADLINE_SECONDS = 86_400
@@ -42,7 +44,9 @@ class StreamOptions(msgspec.Struct):
 class GenerationFields(msgspec.Struct, kw_only=True):
     """What chat and plain completions share. Unknown fields are ignored, as OpenAI does.
 
-    Penalties are checked and have no effect, as at DeepSeek.
+    Penalties are checked and have no effect, as at DeepSeek. `resume_token_ids`: output tokens that
+    the caller has of this very request, from another worker. `return_token_ids` (vLLM's): tell with
+    every piece the tokens that went into it.
     """
 
     model: str
@@ -61,7 +65,9 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
     ignore_eos: bool | None = None
-    n: int | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    resume_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_OUTPUT_TOKENS)] | None = None
+    return_token_ids: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     frequency_penalty: Penalty | None = None
@@ -147,8 +153,6 @@ def check_common(fields: GenerationFields, limits: Limits) -> None:
             f"The model {fields.model!r} is not served here; this worker serves {limits.model!r}.",
             param="model",
         )
-    if fields.n not in (None, 1):
-        raise InvalidRequest("n must be 1: one choice per request", param="n")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
 
@@ -166,6 +170,39 @@ def check_prompt(token_ids: list[int], fields: GenerationFields, limits: Limits)
         raise ContextLengthExceeded(count, limits.max_model_len)
     if fields.max_prompt_tokens is not None and count > fields.max_prompt_tokens:
         raise PromptExceedsLimit(count, fields.max_prompt_tokens)
+
+
+def check_resumption(fields: GenerationFields, sampling: SamplingParams, limits: Limits) -> None:
+    """Checks on the tokens that a resumed request brings along. Raises RequestError."""
+    token_ids = fields.resume_token_ids
+    if token_ids is None:
+        return
+    if (fields.n or 1) > 1:
+        raise InvalidRequest("only one choice can be resumed; n must be 1", param="n")
+    if sampling.logprobs is not None and not fields.stream:
+        raise InvalidRequest(
+            "a resumed request has log-probabilities of its new tokens only, which needs "
+            "stream: true",
+            param="logprobs",
+        )
+    if max(token_ids, default=0) >= limits.vocab_size:
+        raise InvalidParameter(
+            f"token ids must be below the vocabulary size {limits.vocab_size}",
+            param="resume_token_ids",
+        )
+    if len(token_ids) > sampling.max_tokens:
+        raise InvalidParameter(
+            f"{len(token_ids)} tokens are more than this request may have, {sampling.max_tokens}",
+            param="resume_token_ids",
+        )
+
+
+def choice_seed(seed: int, index: int) -> int:
+    """The seed of a request's choice; the first one's is the request's own."""
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(seed.to_bytes(8) + index.to_bytes(8), digest_size=8).digest()
+    return int.from_bytes(digest)
 
 
 def sampling_params(

@@ -28,7 +28,12 @@ def error(response: httpx.Response) -> dict[str, Any]:
     [
         ({"model": "gpt"}, 404, "model_not_found"),
         ({"model": None}, 400, "invalid_request"),
-        ({"n": 2}, 400, "invalid_request"),
+        ({"n": 0}, 422, "invalid_parameter"),
+        ({"n": 17}, 422, "invalid_parameter"),
+        ({"resume_token_ids": [129_280]}, 422, "invalid_parameter"),
+        ({"resume_token_ids": [5, 5]}, 422, "invalid_parameter"),
+        ({"resume_token_ids": "5"}, 400, "invalid_request"),
+        ({"resume_token_ids": [5], "n": 2}, 400, "invalid_request"),
         ({"temperature": 2.1}, 422, "invalid_parameter"),
         ({"temperature": "hot"}, 400, "invalid_request"),
         ({"top_p": 0}, 422, "invalid_parameter"),
@@ -190,7 +195,7 @@ FIELDS = [
     "stop_token_ids", "ignore_eos", "n", "stream_options", "frequency_penalty",
     "presence_penalty", "logprobs", "top_logprobs", "reasoning_effort", "thinking", "tools",
     "tool_choice", "response_format", "echo", "best_of", "suffix", "priority", "fairness_key",
-    "deadline_seconds",
+    "deadline_seconds", "stream", "resume_token_ids", "return_token_ids",
 ]  # fmt: skip
 
 
