@@ -76,6 +76,9 @@ DraftTokens = Annotated[
 DrainSeconds = Annotated[
     int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
 ]
+JournalFile = Annotated[
+    Path | None, typer.Option(help="Record every request's usage here; else nowhere. See /usage.")
+]
 LogFile = Annotated[
     Path | None, typer.Option(help="Write JSON logs here, rotated; else to stderr.")
 ]
@@ -114,6 +117,8 @@ def serve(
     draft_tokens: DraftTokens = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
     drain_seconds: DrainSeconds = 30,
+    journal: JournalFile = None,
+    journal_hours: Annotated[float, typer.Option(min=0.0, help="Keep usage this long.")] = 72.0,
     log_level: Annotated[LogLevel, typer.Option(help="Least level told.")] = LogLevel.INFO,
     log_file: LogFile = None,
 ) -> None:
@@ -150,6 +155,8 @@ def serve(
                 effort_profile=effort_profile,
                 max_waiting=max_waiting,
                 drain_seconds=drain_seconds,
+                journal=journal,
+                journal_hours=journal_hours,
             ),
             engine,
         )

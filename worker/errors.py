@@ -104,6 +104,13 @@ class ModelNotFound(RequestError):
     code = "model_not_found"
 
 
+class UsageNotFound(RequestError):
+    """The usage journal has no such request, or there is no journal."""
+
+    status = 404
+    code = "usage_not_found"
+
+
 class RouteNotFound(RequestError):
     """No such path, or not with this method."""
 

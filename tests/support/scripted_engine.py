@@ -1,5 +1,6 @@
 """A worker server whose model says what a test tells it to."""
 
+import threading
 from dataclasses import dataclass, field
 
 from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
@@ -21,10 +22,13 @@ MAX_MODEL_LEN = 4096
 @dataclass
 class Script:
     """A runner that answers every prompt, all of `prompt_tokens` tokens, with `token_ids`. The
-    log-probability of an output token tells its number."""
+    log-probability of an output token tells its number. Before token `pause_at` it waits until
+    `going_on`."""
 
     prompt_tokens: int = 1
     token_ids: list[int] = field(default_factory=list)
+    pause_at: int | None = None
+    going_on: threading.Event = field(default_factory=threading.Event)
 
     def execute(self, batch: Batch) -> list[SequenceOutput]:
         return [self._output(s) for s in batch.sequences]
@@ -33,6 +37,8 @@ class Script:
         if s.sample_position is None:
             return SequenceOutput(s.request_id)
         number = s.sample_position - self.prompt_tokens
+        if number == self.pause_at:
+            self.going_on.wait()
         said = self.token_ids[number] if 0 <= number < len(self.token_ids) else EOS
         if s.allowed_tokens is not None:
             byte, bit = divmod(said, 8)

@@ -22,20 +22,24 @@ from worker.errors import (
     RequestError,
     RequestTooLarge,
     RouteNotFound,
+    UsageNotFound,
 )
 from worker.server.answer import error_response
 from worker.server.chat import answer_chat
 from worker.server.completions import answer_completion, encode_prompt
 from worker.server.generation import Serving
+from worker.server.journal import Journal
 from worker.server.openai import (
     ChatFields,
     CompletionFields,
     check_common,
     parse_fields,
     parse_json,
+    query_number,
 )
 
 MAX_BODY_BYTES = 64 << 20
+MAX_USAGE_ROWS = 1_000
 INLINE_BODY_BYTES = 16 << 10  # a prompt this small is tokenised faster than a thread is woken
 
 T = TypeVar("T")
@@ -46,12 +50,16 @@ def create_app(serving: Serving) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if serving.journal is not None:
+            serving.journal.start()
         warm_up = asyncio.create_task(serving.client.start())
         try:
             yield
         finally:
             warm_up.cancel()
             await serving.client.stop()
+            if serving.journal is not None:
+                await asyncio.to_thread(serving.journal.stop)
 
     routes = _Routes(serving)
     return Starlette(
@@ -60,6 +68,8 @@ def create_app(serving: Serving) -> Starlette:
             Route("/v1/completions", routes.completions, methods=["POST"]),
             Route("/v1/models", routes.models),
             Route("/tokenize", routes.tokenize, methods=["POST"]),
+            Route("/usage", routes.usage_page),
+            Route("/usage/{request_id}", routes.usage),
             Route("/health", routes.health),
             Route("/metrics", routes.metrics),
         ],
@@ -120,8 +130,22 @@ class _Routes:
         }
         return _json({"object": "list", "data": [card]})
 
+    async def usage(self, http: Request) -> Response:
+        request_id = http.path_params["request_id"]
+        attempts = await self._journal().find(request_id)
+        if not attempts:
+            raise UsageNotFound("the usage journal does not know this request")
+        return _json({"request_id": request_id, "attempts": attempts})
+
+    async def usage_page(self, http: Request) -> Response:
+        after = query_number(http.query_params.get("after"), "after", 0, 0, 2**63 - 1)
+        limit = query_number(http.query_params.get("limit"), "limit", 100, 1, MAX_USAGE_ROWS)
+        attempts = await self._journal().ended_after(after, limit)
+        following = attempts[-1]["ended_us"] if attempts else after
+        return _json({"attempts": attempts, "next": following})
+
     async def health(self, http: Request) -> Response:
-        unavailable = self._serving.client.unavailable_reason()
+        unavailable = self._serving.unavailable_reason()
         if unavailable is not None:
             return error_response(unavailable)
         return _json(
@@ -136,6 +160,11 @@ class _Routes:
 
     async def metrics(self, http: Request) -> Response:
         return Response(self._serving.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    def _journal(self) -> Journal:
+        if self._serving.journal is None:
+            raise UsageNotFound("this worker keeps no usage journal; --journal gives it one")
+        return self._serving.journal
 
     async def _prompt(self, size_bytes: int, document: dict[str, Any]) -> ChatPrompt:
         if document.get("response_format") or document.get("tools"):

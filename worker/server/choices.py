@@ -59,7 +59,7 @@ def make_choices(
     names the first one to the engine. Raises RequestError."""
     check_resumption(fields, sampling, serving.limits)
     count = fields.n or 1
-    serving.client.check_available(count)
+    serving.check_available(count)
     resumed = fields.resume_token_ids
     return [
         Choice(
@@ -109,6 +109,7 @@ async def _entries(running: Generation, *, with_token_ids: bool) -> AsyncIterato
 
     for choice in running.choices:
         if choice.finish_reason is not None:  # resumed at its very end
+            await running.end_record()
             yield told(choice, choice.reader.finish(choice.finish_reason))
     while running.unfinished:
         choice, progress = await running.next()
@@ -126,6 +127,7 @@ async def _entries(running: Generation, *, with_token_ids: bool) -> AsyncIterato
         reason = FinishReason.STOP if reader.stopped else progress.finish_reason
         if reason is not None:
             running.finish(choice, reason)
+            await running.end_record()
             yield told(choice, reader.finish(reason))
 
 

@@ -18,9 +18,13 @@ from worker.request import FinishReason
 from worker.scheduler import Progress
 from worker.server.answer import EventStream
 from worker.server.choice import Choice
+from worker.server.journal import Journal
+from worker.server.journal_store import Row
 from worker.server.openai import Limits, usage
 
 logger = logging.getLogger(__name__)
+
+RUNNING = "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,19 @@ class Serving:
     limits: Limits
     metrics: EngineMetrics
     keep_alive_seconds: float = 10.0
+    journal: Journal | None = None
+
+    def unavailable_reason(self) -> Unavailable | None:
+        """Why every new request is refused; None when in service."""
+        return self.client.unavailable_reason() or (
+            None if self.journal is None else self.journal.unavailable_reason()
+        )
+
+    def check_available(self, count: int) -> None:
+        """Raises Unavailable when a request with `count` choices would not be taken."""
+        self.client.check_available(count)
+        if (reason := self.unavailable_reason()) is not None:
+            raise reason
 
 
 class Generation:
@@ -43,9 +60,15 @@ class Generation:
         serving: Serving,
         choices: Sequence[Choice],
         progress: asyncio.Queue[Progress],
+        *,
+        name: str,
         keep_alive: EventStream | None,
     ) -> None:
         self.choices = choices
+        self._name = name
+        self._started_us = time.time_ns() // 1000
+        self._prompt_computed = not self.unfinished
+        self._recorded = serving.journal is None
         self._serving = serving
         self._by_id = {choice.request.request_id: choice for choice in choices}
         self._progress = progress
@@ -75,6 +98,7 @@ class Generation:
             raise DeadlineExceeded(sum(choice.completion_tokens for choice in self.choices))
         if progress.finish_reason is FinishReason.ERROR:
             raise self._failure(progress)
+        self._prompt_computed |= progress.token is not None or progress.finish_reason is not None
         return choice, progress
 
     def count(self, choice: Choice, progress: Progress) -> bool:
@@ -101,6 +125,21 @@ class Generation:
         choice.finish_reason = reason
         self._serving.client.abort(choice.request.request_id)
 
+    async def begin_record(self) -> None:
+        """Open the journal's row. Raises Unavailable."""
+        if self._serving.journal is not None:
+            try:
+                await self._serving.journal.begin(lambda: self._row(RUNNING))
+            except Unavailable:
+                self._recorded = True  # there is nothing to close
+                raise
+
+    async def end_record(self) -> None:
+        """Close the journal's row once no choice is left."""
+        if self._serving.journal is not None and not self.unfinished:
+            await self._serving.journal.end(self._row(self.finish_reason))
+            self._recorded = True
+
     def usage(self) -> dict[str, Any]:
         """Usage up to the last token counted."""
         prompt, hit = self._prompt_tokens()
@@ -108,8 +147,8 @@ class Generation:
         counts = usage(
             prompt=prompt,
             hit=hit,
-            completion=sum(choice.completion_tokens for choice in self.choices),
-            reasoning=sum(choice.reader.reasoning_tokens for choice in self.choices),
+            completion=self._completion_tokens(),
+            reasoning=self._reasoning_tokens(),
         )
         if first.resumed_tokens is not None:
             counts["resumed_tokens"] = first.resumed_tokens
@@ -117,23 +156,50 @@ class Generation:
             counts["recomputed_tokens"] = given - first.request.cache_hit_tokens
         return counts
 
-    def observe_end(self, reason: str, name: str) -> None:
-        """Record a request that is over for the client, which calls it `name`."""
+    def leave(self, reason: str) -> None:
+        """Record that the request is over for the client."""
+        if self._serving.journal is not None and not self._recorded:
+            self._serving.journal.end_soon(self._row(reason))
         seconds = time.monotonic() - self._submitted_at
         self._serving.metrics.request_seconds.observe(seconds)
         self._serving.metrics.finished(reason)
         first = self._first_token_at
         prompt, hit = self._prompt_tokens()
         fields = {
-            "request_id": name,
+            "request_id": self._name,
             "finish_reason": reason,
             "prompt_tokens": prompt,
             "cache_hit_tokens": hit,
-            "completion_tokens": sum(choice.completion_tokens for choice in self.choices),
+            "completion_tokens": self._completion_tokens(),
             "first_token_ms": None if first is None else round((first - self._submitted_at) * 1e3),
             "duration_ms": round(seconds * 1e3),
         }
         logger.info("generation ended", extra={"fields": fields})
+
+    def _row(self, reason: str) -> Row:
+        """What the journal shall know; also called by its thread, while the counts grow."""
+        first = self.choices[0]
+        prompt, hit = self._prompt_tokens() if self._prompt_computed else (0, 0)
+        reasoning = self._reasoning_tokens()  # first, lest it outgrow the completion
+        return Row(
+            attempt_id=first.request.request_id,
+            request_id=self._name,
+            model=self._serving.limits.model,
+            started_us=self._started_us,
+            prompt_tokens=prompt,
+            prompt_cache_hit_tokens=hit,
+            prompt_cache_miss_tokens=prompt - hit,
+            completion_tokens=self._completion_tokens(),
+            reasoning_tokens=reasoning,
+            resumed_tokens=first.resumed_tokens or 0,
+            finish_reason=reason,
+        )
+
+    def _completion_tokens(self) -> int:
+        return sum(choice.completion_tokens for choice in self.choices)
+
+    def _reasoning_tokens(self) -> int:
+        return sum(choice.reader.reasoning_tokens for choice in self.choices)
 
     def _prompt_tokens(self) -> tuple[int, int]:
         """The prompt's tokens, and those of them found in the cache."""
@@ -167,9 +233,10 @@ async def generation(
     unfinished. Raises Unavailable."""
     requests = [choice.request for choice in choices if choice.finish_reason is None]
     with serving.client.generate(*requests) as progress:
-        running = Generation(serving, choices, progress, keep_alive)
+        running = Generation(serving, choices, progress, name=name, keep_alive=keep_alive)
         reason: str = FinishReason.ERROR
         try:
+            await running.begin_record()
             yield running
             reason = running.finish_reason
         except DeadlineExceeded:
@@ -179,4 +246,4 @@ async def generation(
             reason = FinishReason.ABORTED
             raise
         finally:
-            running.observe_end(reason, name)
+            running.leave(reason)

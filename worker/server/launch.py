@@ -20,6 +20,8 @@ from worker.errors import ConfigError, EngineCrashed, Unavailable
 from worker.metrics import EngineMetrics
 from worker.server.app import create_app
 from worker.server.generation import Serving
+from worker.server.journal import Journal
+from worker.server.journal_store import JournalStore
 from worker.server.openai import Limits
 
 LAST_WORDS_SECONDS = 2  # between the deadline's errors and cutting connections
@@ -27,7 +29,8 @@ LAST_WORDS_SECONDS = 2  # between the deadline's errors and cutting connections
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """How to serve a model directory. `max_waiting`: requests beyond the batch before 503."""
+    """How to serve a model directory. `max_waiting`: requests beyond the batch before 503.
+    `journal`: where to record usage, kept for `journal_hours`."""
 
     directory: Path
     host: str
@@ -36,6 +39,8 @@ class ServeConfig:
     effort_profile: str
     max_waiting: int
     drain_seconds: int
+    journal: Path | None = None
+    journal_hours: float = 72.0
 
 
 def serve(config: ServeConfig, engine: EngineConfig) -> None:
@@ -67,6 +72,9 @@ def run(serving: Serving, listener: socket.socket, *, drain_seconds: int) -> Non
 
 def build_serving(config: ServeConfig, engine: EngineConfig) -> Serving:
     """Load the model and everything around it. Raises ConfigError, CheckpointError."""
+    journal = None
+    if config.journal is not None:  # first: a journal that is in use is told before the load
+        journal = Journal(JournalStore(config.journal), keep_hours=config.journal_hours)
     model = ModelConfig.from_dir(config.directory)
     tokenizer = Tokenizer(config.directory / "tokenizer.json")
     if tokenizer.vocab_size > model.vocab_size:
@@ -88,6 +96,7 @@ def build_serving(config: ServeConfig, engine: EngineConfig) -> Serving:
             eos_token_id=model.eos_token_id,
         ),
         metrics=metrics,
+        journal=journal,
     )
 
 

@@ -146,6 +146,17 @@ def parse_fields(document: dict[str, Any], kind: type[T]) -> T:
         raise _field_error(str(error)) from None
 
 
+def query_number(text: str | None, name: str, default: int, least: int, most: int) -> int:
+    """A number from a query string. Raises InvalidRequest, InvalidParameter."""
+    if text is None:
+        return default
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise InvalidRequest(f"{name} must be a whole number", param=name)
+    if not least <= int(text) <= most:
+        raise InvalidParameter(f"{name} must be from {least} to {most}", param=name)
+    return int(text)
+
+
 def check_common(fields: GenerationFields, limits: Limits) -> None:
     """Checks beyond single fields. Raises RequestError."""
     if fields.model != limits.model:

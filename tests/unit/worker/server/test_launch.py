@@ -3,16 +3,13 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from support.polling import until
+from support.worker_process import worker
 from support.worker_server import healthy
 
 from worker.batch import Batch, SequenceOutput, TokenLogprob
@@ -35,29 +32,6 @@ ENDLESS = {
     "ignore_eos": True,
     "stream": True,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
-@contextmanager
-def worker(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A started `flashplane-worker serve` and its base URL; killed at the end if still there."""
-    port = free_port()
-    command = [
-        *(sys.executable, "-c", "from worker.cli import app; app()", "serve", str(directory)),
-        *("--port", str(port), "--threads", "1", *options),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_drains_on_sigterm_then_ends_what_is_left(tiny_directory: Path) -> None:
