@@ -98,6 +98,8 @@ class ChatEncoding:
         _refuse_unsupported(fields)
         _check_schemas(fields)
         body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
+        if "messages" in body:
+            body["messages"] = _as_system(body["messages"])
         request = _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
         rendered = self._encoding.render_conversation(request.conversation)
         top_p = request.inference_options.top_p
@@ -254,6 +256,20 @@ def _content_parts(messages: object) -> Iterator[tuple[int, dict[str, Any]]]:
         for part in content if isinstance(content, list) else []:
             if isinstance(part, dict):
                 yield i, part
+
+
+def _as_system(messages: Any) -> Any:
+    """Messages with the role `developer` as such of the role `system`, which it replaces at OpenAI.
+    (In DeepSeek's own encoder that name is a user's turn with tools, which no OpenAI client means;
+    its API and the recipe do not know it.)"""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {**message, "role": "system"}
+        if isinstance(message, dict) and message.get("role") == "developer"
+        else message
+        for message in messages
+    ]
 
 
 def _convert(body: dict[str, Any]) -> recipe.ConversationRequest:

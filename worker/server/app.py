@@ -32,6 +32,7 @@ from worker.server.journal import Journal
 from worker.server.openai import (
     ChatFields,
     CompletionFields,
+    TokenizeFields,
     check_common,
     parse_fields,
     parse_json,
@@ -103,7 +104,7 @@ class _Routes:
         fields = parse_fields(parse_json(body), CompletionFields)
         check_common(fields, self._serving.limits)
         token_ids = await _offload(
-            len(body), lambda: encode_prompt(self._serving.tokenizer, fields.prompt)
+            len(body), lambda: encode_prompt(self._serving.tokenizer, fields.prompt, fields.suffix)
         )
         return answer_completion(self._serving, fields, token_ids, _name(http), arrived)
 
@@ -174,10 +175,11 @@ class _Routes:
     async def _tokens(self, size_bytes: int, document: dict[str, Any]) -> list[int]:
         if "messages" in document:
             return (await self._prompt(size_bytes, document)).token_ids
-        prompt = document.get("prompt")
-        if not isinstance(prompt, str):
-            raise InvalidRequest("prompt must be a string, or give messages", param="prompt")
-        return await _offload(size_bytes, lambda: encode_prompt(self._serving.tokenizer, prompt))
+        fields = parse_fields(document, TokenizeFields)
+        return await _offload(
+            size_bytes,
+            lambda: encode_prompt(self._serving.tokenizer, fields.prompt, fields.suffix),
+        )
 
 
 def _name(http: Request) -> str:

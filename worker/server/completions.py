@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - DeepSeek spells its control tokens with U+FF5C
 """POST /v1/completions: plain text or token ids in, text out."""
 
 import time
@@ -21,6 +22,8 @@ from worker.server.openai import (
     check_prompt,
     sampling_params,
 )
+
+FILL_IN_THE_MIDDLE = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 
 
 class CompletionReader:
@@ -114,22 +117,31 @@ class CompletionReader:
         return f"token_id:{token_id}" if self._name_by_id else self._tokenizer.text(token_id)
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str | list[int]) -> list[int]:
-    """Token ids of a completion's prompt. Slow for long text."""
-    if isinstance(prompt, list):
-        return prompt
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: str | list[int], suffix: str | None = None
+) -> list[int]:
+    """Token ids of a completion's prompt; with `suffix`, of the request to fill the middle between
+    the two. Slow for long text. Raises InvalidRequest."""
     try:
-        return tokenizer.encode(prompt)
+        before = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     except UnicodeEncodeError:
         raise InvalidRequest("prompt is not valid Unicode", param="prompt") from None
+    if suffix is None:
+        return before
+    try:
+        after = tokenizer.encode(suffix)
+    except UnicodeEncodeError:
+        raise InvalidRequest("suffix is not valid Unicode", param="suffix") from None
+    begin, hole, end = map(tokenizer.control_id, FILL_IN_THE_MIDDLE)
+    return [begin, *before, hole, *after, end]
 
 
 def answer_completion(
     serving: Serving, fields: CompletionFields, token_ids: list[int], name: str, arrived: float
 ) -> Answer:
     """The answer to a checked request, in logs `name`. Raises RequestError."""
-    if fields.suffix is not None:
-        raise InvalidRequest("suffix is not supported", param="suffix")
+    if fields.suffix is not None and fields.echo:
+        raise InvalidRequest("suffix cannot be combined with echo", param="suffix")
     if fields.best_of not in (None, 1):
         raise InvalidRequest("best_of must be 1", param="best_of")
     if fields.max_tokens == 0 and not fields.echo:

@@ -105,6 +105,7 @@ class ChatFields(GenerationFields, kw_only=True):
 class CompletionFields(GenerationFields, kw_only=True):
     """A plain completion. `prompt`: text, never control tokens; or token ids, taken as they are.
 
+    `suffix`: what shall follow what is generated.
     `max_tokens` 0 with `echo` scores the prompt alone. `return_tokens_as_token_ids` (vLLM's) names
     tokens in log-probabilities `token_id:N`: different ids may share a text.
     """
@@ -116,6 +117,13 @@ class CompletionFields(GenerationFields, kw_only=True):
     best_of: int | None = None
     suffix: str | None = None
     return_tokens_as_token_ids: bool | None = None
+
+
+class TokenizeFields(msgspec.Struct):
+    """What `/tokenize` reads of a completion."""
+
+    prompt: str
+    suffix: str | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):

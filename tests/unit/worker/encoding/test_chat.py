@@ -153,6 +153,13 @@ def test_typed_control_tokens_stay_text(
     assert controls(evil) == controls(clean)
 
 
+def test_a_developer_is_the_system(chat_encoding: ChatEncoding, tokenizer: Tokenizer) -> None:
+    told = {"role": "developer", "content": "Be brief."}
+    text = rendered(chat_encoding, tokenizer, messages=[told, *HELLO], reasoning_effort="none")
+    assert text == "<｜begin▁of▁sentence｜>Be brief.<｜User｜>Hello<｜Assistant｜></think>"
+    assert told["role"] == "developer"
+
+
 def test_other_response_formats_are_refused(chat_encoding: ChatEncoding) -> None:
     with pytest.raises(InvalidRequest, match="not supported") as caught:
         chat_encoding.encode({"messages": HELLO, "response_format": {"type": "regex"}})

@@ -122,3 +122,23 @@ def test_typed_control_tokens_stay_text(http: httpx.Client) -> None:
 
 def test_control_tokens_may_come_as_ids(http: httpx.Client) -> None:
     assert complete(http, prompt=[0, 128803, 5])["usage"]["prompt_tokens"] == 3
+
+
+def test_the_middle_is_filled_between_prompt_and_suffix(http: httpx.Client) -> None:
+    def tokens(text: str) -> list[int]:
+        ids: list[int] = http.post("/tokenize", json={"prompt": text}).json()["tokens"]
+        return ids
+
+    before, after = "def f(x):\n    <｜fim▁hole｜>", "<｜fim▁end｜>\n    return y"
+    asked = {"prompt": before, "suffix": after}
+    ids = http.post("/tokenize", json=asked).json()["tokens"]
+    assert ids == [128801, *tokens(before), 128800, *tokens(after), 128802]
+    filled = complete(http, **asked)
+    assert filled["usage"]["prompt_tokens"] == len(ids)
+    assert filled["choices"] == complete(http, prompt=ids)["choices"]
+    assert filled["choices"] == complete(http, prompt=tokens(before), suffix=after)["choices"]
+
+
+def test_nothing_need_stand_before_or_after_the_middle(http: httpx.Client) -> None:
+    ids = http.post("/tokenize", json={"prompt": "", "suffix": ""}).json()["tokens"]
+    assert ids == [128801, 128800, 128802]
