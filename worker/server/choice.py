@@ -97,6 +97,11 @@ class Choice:
             raise InvalidParameter(
                 "resume_token_ids go on after the end of the answer", param="resume_token_ids"
             )
+        if request.grammar is not None and not request.grammar.allowed(text):
+            raise InvalidParameter(
+                "resume_token_ids do not have the form that the answer must have",
+                param="resume_token_ids",
+            )
         if taken < len(text):
             request.output_token_ids, unread = ids[:taken], ids[taken:]
             request.grammar = Foretold(ids, request.grammar, vocab_size=vocab_size)

@@ -28,16 +28,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             **SEEDED,
             "response_format": json_schema(SCHEMAS["object"]),
             "max_tokens": 100,
+            "logprobs": True,
         },
     ),
     "text": (COMPLETIONS, {"prompt": "Once", **GREEDY, "logprobs": 2}),
-    "long prompt": (COMPLETIONS, {"prompt": list(range(300, 900)), **SEEDED, "logprobs": 0}),
+    "long prompt": (
+        COMPLETIONS,
+        {"prompt": list(range(300, 900)), **SEEDED, "logprobs": 0, "max_tokens": 4},
+    ),
 }
 
 
 def told(http: httpx.Client, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The chunks of a stream on a worker that has never seen the prompt."""
-    fresh = {"model": MODEL, "max_tokens": 12, "return_token_ids": True, **body}
+    fresh = {"model": MODEL, "max_tokens": 10, "return_token_ids": True, **body}
     return chunks(http, path, fresh | {"cache_salt": f"resume-{next(SALTS)}"})
 
 
@@ -122,4 +126,11 @@ def test_text_beyond_a_stop_string_cannot_be_of_this_request(http: httpx.Client)
     ids = http.post("/tokenize", json={"prompt": "one two three four"}).json()["tokens"]
     body = {"model": MODEL, "prompt": "Once", "stop": "two", "resume_token_ids": ids}
     response = http.post(COMPLETIONS, json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "resume_token_ids")
+
+
+def test_text_of_another_form_cannot_be_of_this_request(http: httpx.Client) -> None:
+    _, body = CASES["schema"]
+    ids = http.post("/tokenize", json={"prompt": "[1, 2]"}).json()["tokens"]
+    response = http.post(CHAT, json={"model": MODEL, **body, "resume_token_ids": ids})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "resume_token_ids")
