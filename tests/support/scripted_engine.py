@@ -3,6 +3,8 @@
 import threading
 from dataclasses import dataclass, field
 
+from support.structured import token_ids
+
 from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.encoding.chat import ChatEncoding
@@ -21,9 +23,9 @@ MAX_MODEL_LEN = 4096
 
 @dataclass
 class Script:
-    """A runner that answers every prompt, all of `prompt_tokens` tokens, with `token_ids`. The
-    log-probability of an output token tells its number. Before token `pause_at` it waits until
-    `going_on`."""
+    """A runner that answers every prompt, all of `prompt_tokens` tokens, with `token_ids`, as far
+    as a grammar lets it. The log-probability of an output token tells its number. Before token
+    `pause_at` it waits until `going_on`."""
 
     prompt_tokens: int = 1
     token_ids: list[int] = field(default_factory=list)
@@ -41,19 +43,24 @@ class Script:
             self.going_on.wait()
         said = self.token_ids[number] if 0 <= number < len(self.token_ids) else EOS
         if s.allowed_tokens is not None:
-            byte, bit = divmod(said, 8)
-            assert s.allowed_tokens[0][byte] & 1 << bit
+            allowed = token_ids(s.allowed_tokens[0])
+            said = said if said in allowed else allowed[0]
         top = [(said, -1.0 - number)] * (s.sampling.logprobs or 0)
         return SequenceOutput(s.request_id, [TokenLogprob(said, -1.0 - number, top)])
 
 
-def scripted(script: Script, tokenizer: Tokenizer, chat: ChatEncoding) -> Serving:
+def make_scheduler() -> Scheduler:
+    """A scheduler with room for sixteen."""
+    cache = CacheManager(pages=64, state_slots=32, page_tokens=256)
+    return Scheduler(cache, max_sequences=16, max_batch_tokens=512, max_model_len=MAX_MODEL_LEN)
+
+
+def scripted(
+    script: Script, tokenizer: Tokenizer, chat: ChatEncoding, scheduler: Scheduler | None = None
+) -> Serving:
     """A serving whose model is `script`."""
     metrics = EngineMetrics(MODEL)
-    cache = CacheManager(pages=64, state_slots=32, page_tokens=256)
-    scheduler = Scheduler(
-        cache, max_sequences=16, max_batch_tokens=512, max_model_len=MAX_MODEL_LEN
-    )
+    scheduler = scheduler or make_scheduler()
     return Serving(
         EngineClient(EngineCore(scheduler, script, metrics), max_requests=32),
         tokenizer,
