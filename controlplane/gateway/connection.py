@@ -195,6 +195,9 @@ class Connection(asyncio.Protocol):
         self._parts.append(data)
         self._buffered_bytes += len(data)
         self._deadline = self._loop.time() + self._idle_timeout
+        # The first byte may be waited for far longer than the next.
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._watch_deadline()
         if self._buffered_bytes > HIGH_WATER_BYTES and not self._paused:
             assert self._transport is not None
             self._paused = True

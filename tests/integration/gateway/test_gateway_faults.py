@@ -346,6 +346,18 @@ async def test_an_engine_that_stalls_is_given_up(
     assert [row.output_tokens for row in rows] == [0, 1]
 
 
+async def test_a_stream_may_begin_late_but_not_pause_for_as_long(
+    database_url: str, redis_url: str, tmp_path: Path, engine: Engine
+) -> None:
+    engine.plan = Plan(stall_after_chunks=2)
+    quick = {"upstream_idle_timeout_seconds": 0.2}  # the first byte may take its 600 s
+    with make_world(database_url, redis_url, tmp_path / "journal", **quick) as world:
+        world.publish(engine.url)
+        async with running_gateway(world), asyncio.timeout(10):
+            assert "engine_failed" in (await post(world, world.tenant())).text
+            await world.settled(1)
+
+
 async def test_an_unknown_policy_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     settings = Settings(key_pepper=SecretStr("x"), router_policy="dice", journal_dir=tmp_path)
     with pytest.raises(StartupError, match="known are least_inflight"):
