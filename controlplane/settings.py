@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     upstream_idle_timeout_seconds: float = Field(
         default=120.0, gt=0, description="how long a running stream may be silent"
     )
+    resume_patience_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="how long a request whose replica was lost waits for one that goes on",
+    )
     max_body_bytes: int = Field(
         default=8 * 2**20, gt=0, description="largest request body accepted"
     )

@@ -13,10 +13,10 @@ from controlplane.accounts.bounds import HoldPlan
 from controlplane.accounts.holds import HoldRequest
 from controlplane.errors import Unavailable
 from controlplane.gateway.body import ChatRequest
-from controlplane.gateway.dispatch import context_length_exceeded
 from controlplane.gateway.holding import HoldBatcher
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.prices import Prices
+from controlplane.gateway.refusals import context_length_exceeded
 from controlplane.gateway.router import Router
 from controlplane.gateway.shipping import Shipper
 from controlplane.pricing.rating import Price

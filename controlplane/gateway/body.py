@@ -7,6 +7,7 @@ form are decoded. The engine validates the rest, prompt included.
 import hashlib
 import hmac
 import re
+import secrets
 import uuid
 from array import array
 from itertools import accumulate
@@ -25,6 +26,7 @@ TEMPLATE_TOKENS = 512
 
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
+_NULL = msgspec.Raw(b"null")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BRACKET_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -147,7 +149,14 @@ def cache_salt(pepper: bytes, tenant_id: uuid.UUID, user_id: str) -> str:
     return hmac.new(pepper, message, hashlib.sha256).hexdigest()
 
 
-def rewrite(request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: str) -> bytes:
+def fairness_key(pepper: bytes, tenant_id: uuid.UUID) -> str:
+    """Return the tag by which engines share themselves out among tenants without knowing them."""
+    return hmac.new(pepper, b"fairness-key\0" + tenant_id.bytes, hashlib.sha256).hexdigest()
+
+
+def rewrite(
+    request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: str, fairness: str
+) -> bytes:
     """Return the body for the engine: only known fields, ours in place of the client's.
 
     Args:
@@ -155,6 +164,7 @@ def rewrite(request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: 
         prompt_tokens: the longest prompt the hold covers.
         max_tokens: the longest completion the hold covers.
         salt: see `cache_salt`.
+        fairness: see `fairness_key`.
     """
     fields: dict[str, object] = {
         name: raw for name, raw in request.fields.items() if name in FORWARDED_FIELDS
@@ -163,6 +173,11 @@ def rewrite(request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: 
     fields["max_tokens"] = max_tokens
     fields["max_prompt_tokens"] = prompt_tokens
     fields["cache_salt"] = salt
+    fields["fairness_key"] = fairness
+    # With a seed and the ids of what was said, another engine can go on with the answer.
+    fields["return_token_ids"] = True
+    if fields.get("seed", _NULL) == _NULL:
+        fields["seed"] = secrets.randbits(63)
     fields["stream"] = True
     fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     return _ENCODER.encode(fields)

@@ -3,6 +3,7 @@
 Made by `app` for each request; `upstream` attaches what must happen at once.
 """
 
+import asyncio
 from collections.abc import Callable
 
 
@@ -37,3 +38,16 @@ class Cancellation:
         """Raise Aborted if set."""
         if self.is_set:
             raise Aborted
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; raise Aborted as soon as it is set. Nothing else may be attached meanwhile."""
+        woken = asyncio.Event()
+        self.attach(woken.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await woken.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.detach()
+        self.check()

@@ -8,11 +8,14 @@ from controlplane.gateway.body import ChatRequest
 from controlplane.gateway.call import Call
 from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.chunks import Chunk, MalformedChunk
-from controlplane.gateway.dispatch import Answer, Dispatcher, PromptExceedsLimit
+from controlplane.gateway.dispatch import Answer, Dispatcher, Order
 from controlplane.gateway.generation import EngineFailed, Generation
 from controlplane.gateway.merge import Merger
 from controlplane.gateway.meter import Meter
+from controlplane.gateway.refusals import PromptExceedsLimit
 from controlplane.gateway.reply import Reply
+
+ENDPOINT = "/v1/chat/completions"
 
 
 class Chat:
@@ -60,14 +63,14 @@ class Chat:
 
     async def _answer(self, call: Call, request: ChatRequest, admitted: Admitted) -> None:
         answer = await self._dispatch(call, request, admitted)
+        generation = Generation(self._dispatcher, answer, admitted.meter)
         try:
-            generation = Generation(answer, admitted.meter)
             if request.stream:
                 await _stream(call.reply, generation, admitted.meter, request.include_usage)
             else:
                 await _buffer(call.reply, generation, admitted.meter)
         finally:
-            answer.close()
+            await generation.close()
 
     async def _dispatch(self, call: Call, request: ChatRequest, admitted: Admitted) -> Answer:
         try:
@@ -88,14 +91,12 @@ class Chat:
             prompt_tokens=admitted.plan.prompt_tokens,
             max_tokens=admitted.plan.completion_tokens,
             salt=body.cache_salt(self._pepper, call.tenant_id, request.user_id),
+            fairness=body.fairness_key(self._pepper, call.tenant_id),
         )
-        return await self._dispatcher.dispatch(
-            request.model,
-            PATH,
-            content,
-            request_id=str(call.request_id),
-            cancellation=call.cancellation,
+        order = Order(
+            request.model, PATH, ENDPOINT, content, str(call.request_id), call.cancellation
         )
+        return await self._dispatcher.dispatch(order)
 
 
 async def _stream(reply: Reply, generation: Generation, meter: Meter, include_usage: bool) -> None:

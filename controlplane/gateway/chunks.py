@@ -1,7 +1,9 @@
-"""Chat completion chunks as engines stream them: usage out, the rest untouched; pure.
+"""Chunks as engines stream them: usage and token ids out, the rest untouched; pure.
 
-Called by `exchange`, which meters, and by `chat` and `merge`, which shape what the client sees.
+Called by `generation`, which meters, and by `chat` and `merge`, which shape what the client sees.
 """
+
+from typing import Annotated
 
 import msgspec
 
@@ -24,15 +26,19 @@ class _WireUsage(msgspec.Struct):
     prompt_cache_hit_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
+    resumed_tokens: int = 0
 
 
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
+_NULL = msgspec.Raw(b"null")
+_NOTHING_SAID = (msgspec.Raw(b"{}"), msgspec.Raw(b'""'))
+# What engines tell of token ids is between them and us.
+_TOKEN_IDS = ("token_ids", "prompt_token_ids")
+_Choices = list[dict[str, msgspec.Raw]]
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _USAGE = msgspec.json.Decoder(_WireUsage | None)
-_CHOICES = msgspec.json.Decoder(list[_Choice])
+_CHOICES = msgspec.json.Decoder(_Choices)
+_REASON = msgspec.json.Decoder(str)
+_IDS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]] | None)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -41,12 +47,20 @@ class MalformedChunk(Exception):
 
 
 class Chunk(msgspec.Struct):
-    """One chunk: its fields but for `usage`, which is decoded, and `finish_reason`, looked up."""
+    """One chunk: its fields but for usage and token ids, which are decoded.
+
+    `token_ids` is what its choice says, None where the engine does not tell; a chunk that tells
+    nothing else is silent. `resumed_tokens` is how many the engine was given of an answer that
+    another had begun.
+    """
 
     fields: dict[str, msgspec.Raw]
     usage: TokenUsage | None
     finish_reason: str | None
+    token_ids: list[int] | None
+    resumed_tokens: int
     has_choices: bool
+    is_silent: bool
     is_error: bool
 
     def encode(self, usage: TokenUsage | None = None) -> bytes:
@@ -69,24 +83,52 @@ def parse_chunk(data: bytes) -> Chunk:
     """
     try:
         fields = _FIELDS.decode(data)
-        usage = _parse_usage(fields.pop("usage", None))
+        raw_usage = fields.pop("usage", None)
+        wire = _USAGE.decode(raw_usage) if raw_usage is not None else None
         choices = _CHOICES.decode(fields["choices"]) if "choices" in fields else []
+        finish_reason = _finish_reason(choices)
+        token_ids = _take_token_ids(fields, choices)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedChunk(str(error)) from error
-    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     return Chunk(
         fields=fields,
-        usage=usage,
-        finish_reason=reasons[0] if reasons else None,
+        usage=None if wire is None else _token_usage(wire),
+        finish_reason=finish_reason,
+        token_ids=token_ids,
+        resumed_tokens=0 if wire is None else wire.resumed_tokens,
         has_choices=bool(choices),
+        is_silent=token_ids is not None and finish_reason is None and _says_nothing(choices[0]),
         is_error="error" in fields,
     )
 
 
-def _parse_usage(raw: msgspec.Raw | None) -> TokenUsage | None:
-    wire = _USAGE.decode(raw) if raw is not None else None
-    if wire is None:
+def _finish_reason(choices: _Choices) -> str | None:
+    told = [_REASON.decode(choice["finish_reason"]) for choice in choices if _ends(choice)]
+    return next(filter(None, told), None)
+
+
+def _ends(choice: dict[str, msgspec.Raw]) -> bool:
+    return choice.get("finish_reason", _NULL) != _NULL
+
+
+def _take_token_ids(fields: dict[str, msgspec.Raw], choices: _Choices) -> list[int] | None:
+    """Remove all token ids; return those that the one choice says."""
+    fields.pop("prompt_token_ids", None)
+    if not any(name in choice for choice in choices for name in _TOKEN_IDS):
         return None
+    said = [choice.pop("token_ids", _NULL) for choice in choices]
+    for choice in choices:
+        choice.pop("prompt_token_ids", None)
+    fields["choices"] = msgspec.Raw(_ENCODER.encode(choices))
+    return _IDS.decode(said[0]) if len(said) == 1 else None
+
+
+def _says_nothing(choice: dict[str, msgspec.Raw]) -> bool:
+    said = choice.get("delta", choice.get("text"))
+    return said in _NOTHING_SAID and choice.get("logprobs", _NULL) == _NULL
+
+
+def _token_usage(wire: _WireUsage) -> TokenUsage:
     prompt = max(wire.prompt_tokens, 0)
     output = max(wire.completion_tokens, 0)
     hit = wire.prompt_cache_hit_tokens

@@ -1,48 +1,53 @@
-"""A request to an engine that answers it: choice, retries, refusals. Called by `chat`.
+"""An order to an engine that answers it: choice, retries, refusals. Called by `chat`, `generation`.
 
-A request is sent again only while nothing of an answer has arrived, and only if the attempt did
-not start (nobody listened, the engine refused it as overloaded) or died with its connection: at
-most one generation is ever billed.
+Where to and how often is decided here alone. An engine that was not reached, or that refused the
+order as overloaded, costs nothing, and the next is asked at once. An order that an engine took and
+lost is worth waiting for: one that is being restarted, or has room again, may take it. How often
+it may be lost is bounded, should it be the order that ends its engines.
 """
 
+import time
 from dataclasses import dataclass
 
-import msgspec
-
-from controlplane.errors import (
-    ContextLengthExceeded,
-    ControlPlaneError,
-    InvalidRequest,
-    Unavailable,
-    UnprocessableRequest,
-)
+from controlplane.errors import Unavailable
 from controlplane.gateway.cancellation import Cancellation
 from controlplane.gateway.connection import ConnectionLost, UpstreamError, UpstreamTimeout
-from controlplane.gateway.router import Router
+from controlplane.gateway.refusals import TryAnother, classify, parse_error
+from controlplane.gateway.router import NoReplica, Router
 from controlplane.gateway.upstream import ConnectFailed, Response, Upstream
 from controlplane.replicas import Replica
 
-PATH = "/v1/chat/completions"
 MAX_ATTEMPTS = 3
+MAX_LOSSES = 5
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
 MAX_ERROR_BYTES = 64 * 1024
 
 
-class PromptExceedsLimit(Exception):
-    """The prompt is longer than the hold covers; nothing was generated."""
+@dataclass(slots=True)
+class Order:
+    """One request for whichever engine takes it.
 
-    def __init__(self, prompt_tokens: int) -> None:
-        super().__init__(prompt_tokens)
-        self.prompt_tokens = prompt_tokens
+    `model` and `path` say who may, `endpoint` is where an engine takes it, `body` is what it gets;
+    the rest is the order's fate.
+    """
 
-
-class TryAnother(Exception):
-    """This attempt came to nothing; another may not."""
+    model: str
+    path: str
+    endpoint: str
+    body: bytes
+    request_id: str
+    cancellation: Cancellation
+    losses: int = 0
+    lost_on: str | None = None
+    patient_until: float = 0.0
 
 
 @dataclass(slots=True)
 class Answer:
     """An engine's answer whose first bytes have arrived; `close` it when done."""
 
+    order: Order
     replica: Replica
     response: Response
     first: bytes
@@ -54,62 +59,76 @@ class Answer:
         self.router.leave(self.replica)
 
 
-class EngineError(msgspec.Struct):
-    message: str = ""
-    param: str | None = None
-    code: str | None = None
-    prompt_tokens: int | None = None
-    max_model_len: int | None = None
-
-
-class _EngineErrorBody(msgspec.Struct):
-    error: EngineError
-
-
-_ERROR = msgspec.json.Decoder(_EngineErrorBody)
-
-
 class Dispatcher:
-    """Finds an engine that answers."""
+    """Finds an engine that answers.
 
-    def __init__(self, router: Router, upstream: Upstream) -> None:
+    Args:
+        patience_seconds: how long an order that was lost waits for another engine.
+    """
+
+    def __init__(self, router: Router, upstream: Upstream, *, patience_seconds: float) -> None:
         self._router = router
         self._upstream = upstream
+        self._patience_seconds = patience_seconds
 
-    async def dispatch(
-        self, model: str, path: str, body: bytes, *, request_id: str, cancellation: Cancellation
-    ) -> Answer:
-        """Return the answer to `body` of the first engine that gives one.
+    async def dispatch(self, order: Order) -> Answer:
+        """Return the answer to `order` of the first engine that gives one.
 
         Raises:
             PromptExceedsLimit: the engine counted more prompt tokens than `max_prompt_tokens`.
             InvalidRequest: the engine refuses the request, whichever engine it is.
             Unavailable: no engine answered.
-            Aborted: `cancellation` was set.
+            Aborted: the order was cancelled.
         """
-        tried: list[str] = []
+        pause_seconds = MIN_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._ask_around(order)
+            except NoReplica:
+                if time.monotonic() + pause_seconds > order.patient_until:
+                    raise
+            await order.cancellation.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+
+    async def move(self, order: Order, replica: Replica) -> Answer:
+        """Dispatch anew what `replica` will not answer to the end; raises as `dispatch` does."""
+        self._lose(order, replica)
+        return await self.dispatch(order)
+
+    def _lose(self, order: Order, replica: Replica) -> None:
+        order.losses += 1
+        order.lost_on = replica.id
+        order.patient_until = time.monotonic() + self._patience_seconds
+        if order.losses > MAX_LOSSES:
+            raise Unavailable("one engine after another failed", code="engine_failed")
+
+    async def _ask_around(self, order: Order) -> Answer:
+        # Whoever lost it is asked again only if there is nobody else.
+        tried = [] if order.lost_on is None else [order.lost_on]
         for _ in range(MAX_ATTEMPTS):
-            cancellation.check()
-            replica = self._router.choose(model, path, tried)
+            order.cancellation.check()
+            replica = self._router.choose(order.model, order.path, tried)
             if tried.count(replica.id) == 2:
                 break
             tried.append(replica.id)
             self._router.enter(replica)
             try:
-                return await self._attempt(replica, body, request_id, cancellation)
+                return await self._attempt(replica, order)
             except TryAnother:
                 self._router.leave(replica)
             except BaseException:
                 self._router.leave(replica)
                 raise
-        raise Unavailable(f"no replica of {model!r} answered", code="engine_unavailable")
+        raise NoReplica(f"no replica of {order.model!r} answered", code="engine_unavailable")
 
-    async def _attempt(
-        self, replica: Replica, body: bytes, request_id: str, cancellation: Cancellation
-    ) -> Answer:
+    async def _attempt(self, replica: Replica, order: Order) -> Answer:
         try:
             response = await self._upstream.post(
-                replica.url, PATH, body, request_id=request_id, cancellation=cancellation
+                replica.url,
+                order.endpoint,
+                order.body,
+                request_id=order.request_id,
+                cancellation=order.cancellation,
             )
             try:
                 if response.status != 200:
@@ -122,12 +141,13 @@ class Dispatcher:
             self._router.eject(replica)
             raise TryAnother from error
         except ConnectionLost as error:
+            self._lose(order, replica)
             raise TryAnother from error
         except UpstreamTimeout as error:
             raise Unavailable("the engine did not answer in time", code="engine_timeout") from error
         except UpstreamError as error:
             raise Unavailable("the engine failed", code="engine_failed") from error
-        return Answer(replica, response, first, self._router)
+        return Answer(order, replica, response, first, self._router)
 
 
 async def _refusal(response: Response) -> Exception:
@@ -135,34 +155,4 @@ async def _refusal(response: Response) -> Exception:
     content = b""
     while len(content) < MAX_ERROR_BYTES and (data := await response.read()):
         content += data
-    try:
-        error = _ERROR.decode(content).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        error = EngineError()
-    return classify(response.status, error)
-
-
-def classify(status: int, error: EngineError) -> Exception:
-    """Return the exception that an engine's error stands for; pure."""
-    # 404: the registry sent us to an engine that serves another model by now.
-    if status in (404, 429, 503):
-        return TryAnother()
-    if status == 409 and error.prompt_tokens is not None:
-        return PromptExceedsLimit(error.prompt_tokens)
-    if error.code == "context_length_exceeded":
-        if error.prompt_tokens is not None and error.max_model_len is not None:
-            return context_length_exceeded(error.prompt_tokens, error.max_model_len)
-        return ContextLengthExceeded(error.message)
-    known: dict[int, type[ControlPlaneError]] = {400: InvalidRequest, 422: UnprocessableRequest}
-    if status in known and error.message:
-        return known[status](error.message, code=error.code, param=error.param)
-    return Unavailable("the engine failed", code="engine_failed")
-
-
-def context_length_exceeded(prompt_tokens: int, max_model_len: int) -> ContextLengthExceeded:
-    """Return the error that tells both lengths."""
-    return ContextLengthExceeded(
-        f"This model's maximum context length is {max_model_len} tokens, but the prompt has "
-        f"{prompt_tokens} tokens and leaves no room for an answer.",
-        param="messages",
-    )
+    return classify(response.status, parse_error(content))

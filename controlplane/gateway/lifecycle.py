@@ -122,7 +122,9 @@ class Gateway:
         chat = Chat(
             authenticator=self.authenticator,
             admission=admission,
-            dispatcher=Dispatcher(self.router, self._upstream),
+            dispatcher=Dispatcher(
+                self.router, self._upstream, patience_seconds=settings.resume_patience_seconds
+            ),
             pepper=self._pepper,
         )
         for task in (self.prices.run(), self.holds.run(), self.holds.run_releases(), shipper.run()):

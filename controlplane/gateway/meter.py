@@ -32,6 +32,7 @@ class Meter:
         self._is_finished = False
         self._replica: str | None = None
         self._seen = TokenUsage()
+        self._prompt: TokenUsage | None = None
 
     @property
     def usage(self) -> TokenUsage:
@@ -59,7 +60,19 @@ class Meter:
         if chunk.has_choices and self.first_token_at_us is None:
             self.first_token_at_us = now_us()
         if chunk.usage is not None:
-            self._seen = chunk.usage
+            self._seen = self._with_kept_prompt(chunk.usage)
+
+    def keep_prompt(self) -> None:
+        """Stay with the prompt's tokens as told so far: another engine's cache is not the client's
+        affair."""
+        if self._seen.hit_tokens or self._seen.miss_tokens:
+            self._prompt = self._seen
+
+    def _with_kept_prompt(self, usage: TokenUsage) -> TokenUsage:
+        kept = self._prompt or usage
+        return TokenUsage(
+            kept.hit_tokens, kept.miss_tokens, usage.output_tokens, usage.reasoning_tokens
+        )
 
     def journal_progress(self) -> None:
         """Write down what the chunks seen so far have used.

@@ -15,6 +15,12 @@ from controlplane.replicas import Replica
 EJECTION_SECONDS = 2.0
 
 
+class NoReplica(Unavailable):
+    """Nobody serves the model now; that may change any moment."""
+
+    default_code = "no_replica"
+
+
 class Router:
     """Chooses replicas. All of it runs on the event loop's thread."""
 
@@ -48,11 +54,11 @@ class Router:
         """Return the longest context a replica of `model` serves, in tokens.
 
         Raises:
-            Unavailable: no replica is ready.
+            NoReplica: no replica is ready.
         """
         replicas = self.serving(model, path)
         if not replicas:
-            raise Unavailable(f"no replica of {model!r} is ready", code="no_replica")
+            raise NoReplica(f"no replica of {model!r} is ready")
         return max(replica.max_model_len for replica in replicas)
 
     def context_window(self, model: str, path: str) -> int | None:
@@ -63,11 +69,11 @@ class Router:
         """Return a replica, if possible one neither tried nor ejected.
 
         Raises:
-            Unavailable: no replica is ready.
+            NoReplica: no replica is ready.
         """
         replicas = self.serving(model, path)
         if not replicas:
-            raise Unavailable(f"no replica of {model!r} is ready", code="no_replica")
+            raise NoReplica(f"no replica of {model!r} is ready")
         now = time.monotonic()
         untried = [replica for replica in replicas if replica.id not in tried] or replicas
         # With every replica ejected, an ejected one is the best guess: it may be back already.

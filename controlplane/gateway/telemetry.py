@@ -26,6 +26,11 @@ TTFT_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 CHUNKS = Counter("flashplane_gateway_chunks", "Chunks read from engines")
+RESUMPTIONS = Counter(
+    "flashplane_gateway_resumptions",
+    "Answers whose engine was lost, by whether another went on: resumed or failed",
+    ["outcome"],
+)
 HOLD_SECONDS = Histogram(
     "flashplane_gateway_hold_seconds", "Placing a hold, its batch included", buckets=LATENCY_BUCKETS
 )

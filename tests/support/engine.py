@@ -6,6 +6,7 @@ looks at `requests`, `aborted` and `running`.
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ class Plan:
     die_after_chunks: int | None = None
     stall_after_chunks: int | None = None
     event_error_after_chunks: int | None = None
+    event_error_code: str = "x"
+    end_after_chunks: int | None = None  # the body ends as if that were all
+    torn: bool = False  # dies in the middle of its last event
+    token_ids: bool = False  # tells them when asked, and goes on from them, as our worker does
+    resumes: bool = True  # whether it goes on where `resume_token_ids` ends
+    says_role_again: bool = False
     comments: bool = False
     garbage: bytes | None = None
 
@@ -140,6 +147,8 @@ class Engine:
     ) -> bool:
         """Stream an answer while watching for the caller to hang up."""
         self.running += 1
+        async with self.changed:
+            self.changed.notify_all()
         streaming = asyncio.create_task(_stream(plan, body, writer))
         hanging_up = asyncio.create_task(reader.read(1))
         try:
@@ -163,11 +172,18 @@ async def _stream(plan: Plan, body: dict[str, Any], writer: asyncio.StreamWriter
     )
     for number, chunk in enumerate(chunks(plan, body)):
         if plan.die_after_chunks == number:
+            if plan.torn:
+                _write_chunk(writer, f"data: {json.dumps(chunk)}"[:-20])
+                await writer.drain()
             return False
+        if plan.end_after_chunks == number:
+            writer.write(b"0\r\n\r\n")
+            return True
         if plan.stall_after_chunks == number:
             await asyncio.Event().wait()
         if plan.event_error_after_chunks == number:
-            error = {"message": "out of memory", "type": "server_error", "param": None, "code": "x"}
+            code = plan.event_error_code
+            error = {"message": "oh no", "type": "server_error", "param": None, "code": code}
             _write_chunk(writer, f"data: {json.dumps({'error': error})}\n\n")
             writer.write(b"0\r\n\r\n")
             return True
@@ -191,39 +207,61 @@ def _write_chunk(writer: asyncio.StreamWriter, text: str) -> None:
 def chunks(plan: Plan, body: dict[str, Any]) -> list[Chunk]:
     """Every chunk of an answer, cumulative usage on each."""
     limit = body["max_tokens"]
-    deltas: list[tuple[dict[str, Any], int, int]] = [({"role": "assistant", "content": ""}, 0, 0)]
-    tokens = 0
-    for word in plan.reasoning[:limit]:
-        tokens += 1
-        deltas.append(({"reasoning_content": word}, tokens, tokens))
-    reasoning = tokens
-    for word in plan.words[: limit - tokens]:
-        tokens += 1
-        deltas.append(({"content": word}, tokens, reasoning))
-    deltas += [(delta, tokens, reasoning) for delta in plan.extra_chunks]
+    opening: dict[str, Any] = {"role": "assistant", "content": ""}
+    said = [{"reasoning_content": word} for word in plan.reasoning[:limit]]
+    reasoning = len(said)
+    said += [{"content": word} for word in plan.words[: limit - reasoning]]
+    # (delta, output tokens up to it, whether it is a token)
+    deltas = [(opening, 0, False), *((delta, n, True) for n, delta in enumerate(said, 1))]
+    deltas += [(delta, len(said), False) for delta in plan.extra_chunks]
+    given = _given(plan, body)
+    if given:
+        deltas = [it for it in deltas if it[1] > given]
+        if plan.says_role_again:
+            deltas.insert(0, (opening, given, False))
     head = {
-        "id": "chatcmpl-1",
+        "id": f"chatcmpl-{random.getrandbits(64):x}",
         "object": "chat.completion.chunk",
-        "created": 1,
+        "created": random.getrandbits(31),
         "model": body["model"],
     }
 
-    def chunk(choices: list[dict[str, Any]], output: int, reason: int) -> Chunk:
-        told = usage(plan.prompt_tokens, plan.hit_tokens, output, reason)
+    def chunk(choices: list[dict[str, Any]], output: int) -> Chunk:
+        told: dict[str, Any] | None
+        told = usage(plan.prompt_tokens, plan.hit_tokens, output, min(output, reasoning))
+        if given:
+            told |= {"resumed_tokens": given, "recomputed_tokens": given}
         if plan.usage_of is not None:
-            return {**head, "choices": choices, "usage": plan.usage_of(output)}
+            told = plan.usage_of(output)
         return {**head, "choices": choices, "usage": told}
 
+    def choice(delta: dict[str, Any], reason: str | None, ids: list[int]) -> dict[str, Any]:
+        told = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        if plan.token_ids and body.get("return_token_ids"):
+            told["token_ids"] = ids
+        return told
+
     result = [
-        chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}], out, reason)
-        for delta, out, reason in deltas
+        chunk([choice(delta, None, [token_id(output)] if is_token else [])], output)
+        for delta, output, is_token in deltas
     ]
     if plan.finish_reason is not None:
-        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": plan.finish_reason}
-        result.append(chunk([last], tokens, reasoning))
+        result.append(chunk([choice({}, plan.finish_reason, [])], len(said)))
     if plan.usage_chunk:
-        result.append(chunk([], tokens, reasoning))
+        result.append(chunk([], len(said)))
     return result
+
+
+def token_id(number: int) -> int:
+    """The id of an answer's token by its number, from 1 on."""
+    return 100_000 + number
+
+
+def _given(plan: Plan, body: dict[str, Any]) -> int:
+    """How many tokens of the answer another engine has generated."""
+    ids = body.get("resume_token_ids", []) if plan.token_ids and plan.resumes else []
+    assert ids == [token_id(number) for number in range(1, len(ids) + 1)], ids
+    return len(ids)
 
 
 async def _send_json(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> None:

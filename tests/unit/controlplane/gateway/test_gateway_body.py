@@ -17,7 +17,7 @@ def parse(**fields: object) -> body.ChatRequest:
 
 
 def rewrite(request: body.ChatRequest) -> dict[str, object]:
-    content = body.rewrite(request, prompt_tokens=7, max_tokens=5, salt="salt")
+    content = body.rewrite(request, prompt_tokens=7, max_tokens=5, salt="salt", fairness="tag")
     result: dict[str, object] = json.loads(content)
     return result
 
@@ -43,7 +43,9 @@ def test_include_usage_counts_only_on_a_stream() -> None:
 
 def test_messages_pass_as_they_were_written() -> None:
     content = b'{"model":"m","messages":[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]}'
-    rewritten = body.rewrite(body.parse(content), prompt_tokens=1, max_tokens=1, salt="")
+    rewritten = body.rewrite(
+        body.parse(content), prompt_tokens=1, max_tokens=1, salt="", fairness=""
+    )
     assert b'[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]' in rewritten
 
 
@@ -52,6 +54,7 @@ def test_no_field_of_the_client_reaches_the_engine_unknown(fields: dict[str, int
     known = {"model", "messages", "n", "stream", "stream_options", "reasoning_effort", "thinking"}
     unknown = {k: v for k, v in fields.items() if k not in known | {"user_id"} and "max" not in k}
     ours = {"thinking", "max_tokens", "max_prompt_tokens", "cache_salt", "stream", "stream_options"}
+    ours |= {"fairness_key", "return_token_ids", "seed"}
     assert rewrite(parse(**unknown)).keys() <= FORWARDED_FIELDS | ours
 
 

@@ -34,6 +34,40 @@ def test_the_finish_reason_is_found() -> None:
     assert not parse(choices=[]).has_choices
 
 
+@given(st.lists(st.integers(0, 2**32 - 1)), st.text())
+def test_token_ids_are_taken_out_and_the_rest_stays(ids: list[int], text: str) -> None:
+    choice = {"index": 0, "delta": {"content": text, "token_ids": [1]}, "stop_reason": None}
+    told = choice | {"token_ids": ids, "prompt_token_ids": [2]}
+    chunk = parse(id="a", prompt_token_ids=[3], choices=[told])
+    assert chunk.token_ids == ids
+    assert json.loads(chunk.encode()) == {"id": "a", "choices": [choice]}
+
+
+@pytest.mark.parametrize("told", [{}, {"token_ids": None}])
+def test_token_ids_may_not_be_told(told: dict[str, None]) -> None:
+    chunk = parse(choices=[{"delta": {}} | told])
+    assert chunk.token_ids is None
+    assert not chunk.is_silent
+    assert json.loads(chunk.encode()) == {"choices": [{"delta": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_silent"),
+    [
+        ({"delta": {}, "logprobs": None, "finish_reason": None}, True),
+        ({"text": ""}, True),
+        ({"delta": {"content": ""}}, False),
+        ({"text": " "}, False),
+        ({"delta": {}, "finish_reason": "stop"}, False),
+        ({"delta": {}, "logprobs": {"content": []}}, False),
+    ],
+)
+def test_a_chunk_that_tells_nothing_but_ids_is_silent(
+    choice: dict[str, object], is_silent: bool
+) -> None:
+    assert parse(choices=[choice | {"token_ids": [5]}]).is_silent == is_silent
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["prompt_tokens", "completion_tokens", "prompt_cache_hit_tokens"]),
@@ -54,7 +88,9 @@ def test_usage_always_makes_sense(wire: dict[str, object], cached: int, reasonin
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"{", b'{"choices":3}', b'{"usage":{"prompt_tokens":"many"}}', b'{"usage":7}'],
+    [b"", b"[]", b"{", b'{"choices":3}', b'{"usage":{"prompt_tokens":"many"}}', b'{"usage":7}']
+    + [b'{"choices":[{"token_ids":%b}]}' % ids for ids in (b"3", b"[-1]", b"[4294967296]", b'[""]')]
+    + [b'{"choices":[{"finish_reason":3}]}', b'{"choices":[3]}'],
 )
 def test_what_is_no_chunk_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedChunk):

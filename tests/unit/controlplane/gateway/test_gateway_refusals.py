@@ -6,7 +6,7 @@ from controlplane.errors import (
     Unavailable,
     UnprocessableRequest,
 )
-from controlplane.gateway.dispatch import EngineError, PromptExceedsLimit, TryAnother, classify
+from controlplane.gateway.refusals import EngineError, PromptExceedsLimit, TryAnother, classify
 
 NAMED = EngineError(message="what is wrong", param="p", code="c")
 
