@@ -56,6 +56,7 @@ class Generation:
 
     def _listen(self, answer: Answer) -> None:
         self._answer: Answer | None = answer
+        self._replica = answer.replica
         self._splitter = EventSplitter()
         self._unread = answer.first
 
@@ -101,7 +102,7 @@ class Generation:
         try:
             data = data or await self._answer.response.read()
             for event in self._splitter.feed(data):
-                if (item := self._take(event, self._answer.replica.id)) is not None:
+                if (item := self._take(event)) is not None:
                     items.append(item)
             if not data:
                 raise ConnectionLost("the answer ended without a finish reason")
@@ -113,7 +114,7 @@ class Generation:
                 self._is_done = True
         return items
 
-    def _take(self, event: Event, replica_id: str) -> Chunk | Event | None:
+    def _take(self, event: Event) -> Chunk | Event | None:
         if self._is_done:
             return None
         if event.data is None:
@@ -130,7 +131,7 @@ class Generation:
         if not self._transcript.add(chunk):
             return None
         self.finish_reason = chunk.finish_reason or self.finish_reason
-        self._meter.see(replica_id, chunk)
+        self._meter.see(self._replica.id, chunk)
         return None if chunk.is_silent else chunk
 
     async def _go_on(self, failure: Exception) -> list[Chunk | Event]:
@@ -145,27 +146,26 @@ class Generation:
             answer = moving.result()
         except (ControlPlaneError, PromptExceedsLimit) as error:
             RESUMPTIONS.labels("failed").inc()
-            raise EngineFailed("no other engine goes on") from error
+            raise self._given_up(error) from error
         RESUMPTIONS.labels("resumed").inc()
         self._failure = None
         self._listen(answer)
         return []
 
     def _move(self, failure: Exception) -> "asyncio.Task[Answer]":
-        assert self._answer is not None
-        replica = self._answer.replica
         self._hang_up()
         if not isinstance(failure, _LOSSES) or not self._transcript.is_resumable:
-            raise EngineFailed(str(failure)) from failure
-        _log.warning(
-            "answer_interrupted",
-            extra={
-                "request_id": self._order.request_id,
-                "replica": replica.id,
-                "reason": type(failure).__name__,
-                "output_tokens": len(self._transcript.token_ids),
-            },
-        )
+            raise self._given_up(failure) from failure
+        self._tell("answer_interrupted", failure)
         self._order.body = self._transcript.resume(self._body)
         self._meter.keep_prompt()
-        return asyncio.create_task(self._dispatcher.move(self._order, replica))
+        return asyncio.create_task(self._dispatcher.move(self._order, self._replica))
+
+    def _given_up(self, reason: Exception) -> EngineFailed:
+        self._tell("answer_given_up", reason)
+        return EngineFailed(str(reason))
+
+    def _tell(self, event: str, reason: Exception) -> None:
+        # Its type only: an engine's words may quote the prompt.
+        fields = {"request_id": self._order.request_id, "replica": self._replica.id}
+        _log.warning(event, extra=fields | {"reason": type(reason).__name__})
