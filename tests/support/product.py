@@ -17,7 +17,7 @@ from controlplane.supervisor.process import identify, wait_gone
 FLASHPLANE = Path(sys.executable).with_name("flashplane")
 TIMEOUT_SECONDS = 180
 # The suite's own settings must not leak into the product under test.
-KEPT = ("PATH", "HOME", "LANG", "OMP_NUM_THREADS", "SSL_CERT_FILE")
+KEPT = ("PATH", "PYTHONPATH", "HOME", "LANG", "OMP_NUM_THREADS", "SSL_CERT_FILE")
 
 
 @dataclass(frozen=True)
