@@ -27,8 +27,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         yield it
 
 
-async def kill_while_streaming(up: dict[str, Any], pid: int, *, seed: int) -> list[Outcome]:
-    """Start streams, kill `pid` once every stream has shown something, return what clients saw."""
+async def kill_while_streaming(up: dict[str, Any], *pids: int, seed: int) -> list[Outcome]:
+    """Start streams, kill `pids` once they all flow, return what clients saw."""
     rng = random.Random(seed)
     url = f"{up['base_url']}/chat/completions"
     headers = {"authorization": f"Bearer {up['api_key']}"}
@@ -49,7 +49,8 @@ async def kill_while_streaming(up: dict[str, Any], pid: int, *, seed: int) -> li
             for _ in range(STREAMS)
         ]
         await asyncio.wait_for(flowing.wait(), 60)
-        os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         return list(await asyncio.gather(*tasks))
 
 
@@ -73,16 +74,22 @@ def exact(up: dict[str, Any]) -> bool:
         return False
 
 
+def billed(up: dict[str, Any], outcome: Outcome) -> tuple[int, str]:
+    """The output tokens that a request was billed for, and how it ended."""
+    with psycopg.connect(up["database_url"]) as connection:
+        row = connection.execute(
+            "SELECT output_tokens, finish_reason FROM usage_events WHERE request_id = %s",
+            (outcome.request_id,),
+        ).fetchone()
+    assert row is not None, outcome
+    return row
+
+
 def assert_billed_what_was_seen(up: dict[str, Any], outcomes: list[Outcome]) -> None:
     """Nobody got more than was billed: each delta but role and usage carries at least a token."""
-    with psycopg.connect(up["database_url"]) as connection:
-        for outcome in outcomes:
-            row = connection.execute(
-                "SELECT output_tokens FROM usage_events WHERE request_id = %s",
-                (outcome.request_id,),
-            ).fetchone()
-            assert row is not None, outcome
-            assert row[0] >= outcome.deltas - 3, (row[0], outcome)
+    for outcome in outcomes:
+        output_tokens, _ = billed(up, outcome)
+        assert output_tokens >= outcome.deltas - 3, (output_tokens, outcome)
 
 
 def new_seed() -> int:
@@ -90,19 +97,35 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
-async def assert_comes_back_exact(target: Product, victim: str, *, seed: int) -> None:
+async def assert_comes_back_exact(target: Product, *victims: str, seed: int) -> list[Outcome]:
     up = target.announced()
-    outcomes = await kill_while_streaming(up, up["pids"][victim], seed=seed)
+    pids = [up["pids"][victim] for victim in victims]
+    outcomes = await kill_while_streaming(up, *pids, seed=seed)
     until(lambda: answers(up), seconds=60, what=f"answers again, seed {seed}")
     until(lambda: exact(up), seconds=15, what=f"exact books, seed {seed}")
     assert_billed_what_was_seen(up, outcomes)
+    return outcomes
 
 
-@pytest.mark.parametrize("victim", CHILDREN)
+@pytest.mark.parametrize("victim", [child for child in CHILDREN if child != "worker"])
 async def test_a_killed_child_is_restarted_and_the_books_are_exact(
     target: Product, victim: str
 ) -> None:
     await assert_comes_back_exact(target, victim, seed=new_seed())
+
+
+async def test_streams_outlive_their_worker(target: Product) -> None:
+    seed = new_seed()
+    outcomes = await assert_comes_back_exact(target, "worker", seed=seed)
+    for outcome in outcomes:
+        assert outcome.finished, (seed, outcome)
+        output_tokens, finish_reason = billed(target.announced(), outcome)
+        assert output_tokens == outcome.output_tokens, (seed, outcome)
+        assert finish_reason in ("length", "stop"), (seed, outcome)
+
+
+async def test_a_worker_and_the_gateway_that_would_go_on_without_it(target: Product) -> None:
+    await assert_comes_back_exact(target, "worker", "gateway", seed=new_seed())
 
 
 async def test_the_next_up_cleans_up_after_a_killed_supervisor(target: Product) -> None:

@@ -1,6 +1,7 @@
 """Chat traffic from many clients at once, some of whom hang up."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Outcome:
     status: int | None = None
     deltas: int = 0
     finished: bool = False
+    output_tokens: int | None = None  # as the answer's end tells
     fault: str | None = None
 
 
@@ -57,6 +59,8 @@ async def chat(
                     outcome.finished = True
                 elif line.startswith("data: "):
                     outcome.deltas += 1
+                    usage = json.loads(line.removeprefix("data: ")).get("usage")
+                    outcome.output_tokens = usage and usage["completion_tokens"]
                     on_delta()
                     if hang_up_after is not None and outcome.deltas >= hang_up_after:
                         return outcome
