@@ -1,4 +1,4 @@
-"""Whether a request may run, and how much of it its tenant's balance covers. Called by `chat`.
+"""Whether a request may run, and how much of it its tenant's balance covers. Called by `serving`.
 
 After `admit` a hold is durable and the journal knows of it; from then on the request's `Meter` must
 be finished, whatever happens, and that gives the hold back less the bill. A request that is
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from controlplane.accounts.bounds import HoldPlan
 from controlplane.accounts.holds import HoldRequest
 from controlplane.errors import Unavailable
-from controlplane.gateway.body import ChatRequest
+from controlplane.gateway.body import GenerationRequest
 from controlplane.gateway.holding import HoldBatcher
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.prices import Prices
@@ -60,7 +60,11 @@ class Admission:
         self._min_free_bytes = min_free_bytes
 
     async def admit(
-        self, request_id: uuid.UUID, principal: Principal, request: ChatRequest, started_at_us: int
+        self,
+        request_id: uuid.UUID,
+        principal: Principal,
+        request: GenerationRequest,
+        started_at_us: int,
     ) -> Admitted:
         """Set aside what the request can cost.
 
@@ -103,7 +107,7 @@ class Admission:
         return Admitted(plan, price, meter, max_model_len)
 
     async def admit_again(
-        self, admitted: Admitted, request: ChatRequest, prompt_tokens: int
+        self, admitted: Admitted, request: GenerationRequest, prompt_tokens: int
     ) -> Admitted:
         """Replace the hold by one that covers `prompt_tokens`, an engine's true count.
 
@@ -113,7 +117,9 @@ class Admission:
             Unavailable: the database is down.
         """
         if prompt_tokens >= admitted.max_model_len:
-            raise context_length_exceeded(prompt_tokens, admitted.max_model_len)
+            raise context_length_exceeded(
+                prompt_tokens, admitted.max_model_len, param=request.prompt_field
+            )
         opened = admitted.meter.opened
         plan = await self._holds.place(
             HoldRequest(

@@ -32,11 +32,12 @@ from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.lifecycle import Epoch, Gateway
 from controlplane.gateway.meter import now_us
 from controlplane.gateway.reply import Reply
+from controlplane.gateway.serving import ENDPOINTS, Endpoint
 from controlplane.settings import Settings
 
 BODY_TIMEOUT_SECONDS = 60.0
-# Paths with and without /v1 are one, as they are at DeepSeek.
-CHAT = "/chat/completions"
+# A path is the same under each, as it is at DeepSeek.
+PREFIXES = ("/v1", "/beta")
 MODELS = "/models"
 PLAIN_PATHS = ("/health", "/ready", "/metrics")
 
@@ -83,8 +84,8 @@ class _App:
             await self._lifespan(scope, receive, send)
             return
         path: str = scope["path"]
-        own = path.removeprefix("/v1") if path.startswith("/v1/") else path
-        is_own = own in (CHAT, MODELS) or own.startswith(MODELS + "/")
+        own = next((path.removeprefix(it) for it in PREFIXES if path.startswith(it + "/")), path)
+        is_own = own in ENDPOINTS or own == MODELS or own.startswith(MODELS + "/")
         if scope["type"] != "http" or not (is_own or path in PLAIN_PATHS):
             await self._fallback(scope, receive, send)
             return
@@ -100,11 +101,12 @@ class _App:
     async def _route(
         self, path: str, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
     ) -> None:
-        expected = "POST" if path == CHAT else "GET"
+        endpoint = ENDPOINTS.get(path)
+        expected = "GET" if endpoint is None else "POST"
         if scope["method"] != expected:
             raise MethodNotAllowed(f"{scope['path']} takes {expected}")
-        if path == CHAT:
-            await self._chat(scope, receive, reply, request_id)
+        if endpoint is not None:
+            await self._complete(endpoint, scope, receive, reply, request_id)
         elif path == "/metrics":
             _refuse_strangers(scope)
             await reply.text(generate_latest(), CONTENT_TYPE_LATEST.encode())
@@ -126,10 +128,15 @@ class _App:
             raise Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
         return epoch
 
-    async def _chat(
-        self, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
+    async def _complete(
+        self,
+        endpoint: Endpoint,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+        request_id: uuid.UUID,
     ) -> None:
-        """Serve a chat request in a task of its own, which only its cancellation can end early."""
+        """Serve a request in a task of its own, which only its cancellation can end early."""
         started_at_us = now_us()
         epoch = self._epoch()
         headers = list(scope["headers"])
@@ -137,7 +144,7 @@ class _App:
         await self._gateway.authenticator.principal(bearer_token(headers))
         content = await _read_body(receive, headers, self._max_body_bytes)
         call = Call(request_id, headers, content, reply, started_at_us)
-        serving = asyncio.create_task(_serve(epoch, call))
+        serving = asyncio.create_task(_serve(epoch, call, endpoint))
         self._calls[serving] = call
         serving.add_done_callback(self._calls.pop)
         leaving = asyncio.create_task(_disconnect(receive))
@@ -178,11 +185,11 @@ class _App:
         await self._gateway.stop()
 
 
-async def _serve(epoch: Epoch, call: Call) -> None:
+async def _serve(epoch: Epoch, call: Call, endpoint: Endpoint) -> None:
     outcome = "failed"
     with telemetry.IN_FLIGHT.track_inprogress():
         try:
-            await epoch.chat.serve(call)
+            await epoch.serving.serve(call, endpoint)
             outcome = str(call.reply.status)
         except Aborted:
             outcome = "aborted"

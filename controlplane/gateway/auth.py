@@ -1,4 +1,4 @@
-"""API keys at the gateway's door: a token to who is calling. Called by `chat` and `catalog`."""
+"""API keys at the gateway's door: a token to who is calling. Called by `serving` and `catalog`."""
 
 import asyncio
 import hashlib

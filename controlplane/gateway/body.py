@@ -1,7 +1,7 @@
-"""A chat request's body: what the gateway must know of it, and what an engine gets instead; pure.
+"""A request's body: what the gateway must know of it, and what an engine gets instead; pure.
 
-Called by `chat`. Fields are kept as raw JSON; only those that decide money, routing or the answer's
-form are decoded. The engine validates the rest, prompt included.
+Called by `serving`. Fields are kept as raw JSON; only those that decide money, routing or the
+answer's form are decoded. The engine validates the rest, prompt included.
 """
 
 import hashlib
@@ -16,16 +16,26 @@ from typing import TypeVar
 import msgspec
 
 from controlplane.errors import InvalidRequest, UnprocessableRequest
-from controlplane.gateway.schemas import FORWARDED_FIELDS, StreamOptions, Thinking, effort_of
+from controlplane.gateway.schemas import (
+    CHAT_FIELDS,
+    COMPLETION_FIELDS,
+    StreamOptions,
+    Thinking,
+    effort_of,
+)
 
 MAX_DEPTH = 64
 MAX_TOKENS_LIMIT = 393_216
-DEFAULT_MAX_TOKENS = {"chat": 8_192, "thinking": 65_536, "max": 131_072}
-# What a chat template adds around the messages, at most, before any text of the client.
+DEFAULT_MAX_TOKENS = {"completion": 4_096, "chat": 8_192, "thinking": 65_536, "max": 131_072}
+# What a template adds around the client's text, at most.
 TEMPLATE_TOKENS = 512
 
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
+_THINKING = {
+    thinks: msgspec.Raw(_ENCODER.encode({"type": "enabled" if thinks else "disabled"}))
+    for thinks in (True, False)
+}
 _NULL = msgspec.Raw(b"null")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BRACKET_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -35,13 +45,15 @@ _USER_ID = re.compile(r"[a-zA-Z0-9\-_]{1,512}")
 T = TypeVar("T")
 
 
-class ChatRequest(msgspec.Struct, frozen=True):
-    """A chat request as the gateway sees it.
+class GenerationRequest(msgspec.Struct, frozen=True):
+    """A request as the gateway sees it.
 
     `max_tokens_given` tells an explicit limit, never shrunk, from a default, which may be.
+    `fields` are those that an engine gets; `prompt_field` is the one to blame for a long prompt.
     """
 
     model: str
+    prompt_field: str
     stream: bool
     include_usage: bool
     thinking: bool
@@ -52,38 +64,61 @@ class ChatRequest(msgspec.Struct, frozen=True):
     fields: dict[str, msgspec.Raw]
 
 
-def parse(body: bytes) -> ChatRequest:
-    """Return the request in `body`.
+def parse_chat(body: bytes) -> GenerationRequest:
+    """Return the chat request in `body`.
 
     Raises:
         InvalidRequest: not JSON, not an object, nested too deeply, a limit out of range.
         UnprocessableRequest: a field missing, of the wrong type or out of its domain.
     """
     fields = _parse_object(body)
-    model = _field(fields, "model", str)
-    messages = _field(fields, "messages", list[msgspec.Raw])
-    if model is None or not messages:
-        missing = "model" if model is None else "messages"
-        raise UnprocessableRequest(f"{missing!r} is required and must not be empty", param=missing)
-    if _field(fields, "n", int) not in (None, 1):
-        raise UnprocessableRequest("only n = 1 is served", param="n")
-    stream = bool(_field(fields, "stream", bool))
-    options = _field(fields, "stream_options", StreamOptions) or StreamOptions()
+    _required(fields, "messages", list[msgspec.Raw])
     effort = effort_of(_field(fields, "reasoning_effort", str))
     thinking = _field(fields, "thinking", Thinking) or Thinking()
     thinks = thinking.type != "disabled" and effort != "none"
-    max_tokens = _max_tokens(fields)
     default = "chat" if not thinks else "max" if effort == "max" else "thinking"
-    return ChatRequest(
+    forwarded = {name: raw for name, raw in fields.items() if name in CHAT_FIELDS}
+    forwarded["thinking"] = _THINKING[thinks]
+    return _request(fields, forwarded, ("messages", "tools"), thinking=thinks, default=default)
+
+
+def parse_completion(body: bytes) -> GenerationRequest:
+    """Return the request in `body` for a plain text completion, or one that fills in the middle
+    between `prompt` and `suffix`; raises as `parse_chat` does."""
+    fields = _parse_object(body)
+    # Text only: token ids could be control tokens, with which a client would leave its own text.
+    _required(fields, "prompt", str)
+    _field(fields, "suffix", str)
+    forwarded = {name: raw for name, raw in fields.items() if name in COMPLETION_FIELDS}
+    return _request(fields, forwarded, ("prompt", "suffix"), thinking=False, default="completion")
+
+
+def _request(
+    fields: dict[str, msgspec.Raw],
+    forwarded: dict[str, msgspec.Raw],
+    prompt_fields: tuple[str, ...],
+    *,
+    thinking: bool,
+    default: str,
+) -> GenerationRequest:
+    """Return what all requests have in common."""
+    if _field(fields, "n", int) not in (None, 1):
+        raise UnprocessableRequest("only n = 1 is served", param="n")
+    model = _required(fields, "model", str)
+    stream = bool(_field(fields, "stream", bool))
+    options = _field(fields, "stream_options", StreamOptions) or StreamOptions()
+    max_tokens = _max_tokens(fields)
+    return GenerationRequest(
         model=model,
+        prompt_field=prompt_fields[0],
         stream=stream,
         include_usage=stream and bool(options.include_usage),
-        thinking=thinks,
+        thinking=thinking,
         max_tokens=max_tokens or DEFAULT_MAX_TOKENS[default],
         max_tokens_given=max_tokens is not None,
-        prompt_guess_tokens=_guess_prompt_tokens(fields),
+        prompt_guess_tokens=_guess_prompt_tokens(fields, prompt_fields),
         user_id=_user_id(fields),
-        fields=fields,
+        fields=forwarded,
     )
 
 
@@ -117,6 +152,13 @@ def _field(fields: dict[str, msgspec.Raw], name: str, kind: type[T]) -> T | None
         raise UnprocessableRequest(f"{name!r}: {error}", param=name) from None
 
 
+def _required(fields: dict[str, msgspec.Raw], name: str, kind: type[T]) -> T:
+    value = _field(fields, name, kind)
+    if not value:
+        raise UnprocessableRequest(f"{name!r} is required and must not be empty", param=name)
+    return value
+
+
 def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         value = _field(fields, name, int)
@@ -137,9 +179,9 @@ def _user_id(fields: dict[str, msgspec.Raw]) -> str:
     return value
 
 
-def _guess_prompt_tokens(fields: dict[str, msgspec.Raw]) -> int:
+def _guess_prompt_tokens(fields: dict[str, msgspec.Raw], prompt_fields: tuple[str, ...]) -> int:
     """Guess from bytes. No upper bound: the engine counts, and refuses what the hold leaves out."""
-    text = sum(len(memoryview(fields[name])) for name in ("messages", "tools") if name in fields)
+    text = sum(len(memoryview(fields[name])) for name in prompt_fields if name in fields)
     return text + TEMPLATE_TOKENS
 
 
@@ -155,7 +197,7 @@ def fairness_key(pepper: bytes, tenant_id: uuid.UUID) -> str:
 
 
 def rewrite(
-    request: ChatRequest, *, prompt_tokens: int, max_tokens: int, salt: str, fairness: str
+    request: GenerationRequest, *, prompt_tokens: int, max_tokens: int, salt: str, fairness: str
 ) -> bytes:
     """Return the body for the engine: only known fields, ours in place of the client's.
 
@@ -166,10 +208,7 @@ def rewrite(
         salt: see `cache_salt`.
         fairness: see `fairness_key`.
     """
-    fields: dict[str, object] = {
-        name: raw for name, raw in request.fields.items() if name in FORWARDED_FIELDS
-    }
-    fields["thinking"] = {"type": "enabled" if request.thinking else "disabled"}
+    fields: dict[str, object] = {**request.fields}
     fields["max_tokens"] = max_tokens
     fields["max_prompt_tokens"] = prompt_tokens
     fields["cache_salt"] = salt

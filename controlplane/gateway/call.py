@@ -1,4 +1,4 @@
-"""One chat request while it is served. Made by `app`, filled by `chat`, logged by `telemetry`."""
+"""One request while it is served. Made by `app`, filled by `serving`, logged by `telemetry`."""
 
 import uuid
 from dataclasses import dataclass, field

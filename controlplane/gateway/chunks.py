@@ -1,6 +1,6 @@
 """Chunks as engines stream them: usage and token ids out, the rest untouched; pure.
 
-Called by `generation`, which meters, and by `chat` and `merge`, which shape what the client sees.
+Called by `generation`, which meters, and by `serving` and `merge`, which shape what a client sees.
 """
 
 from typing import Annotated

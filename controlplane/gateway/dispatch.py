@@ -1,9 +1,10 @@
-"""An order to an engine that answers it: choice, retries, refusals. Called by `chat`, `generation`.
+"""An order to an engine that answers it: choice, retries, refusals.
 
-Where to and how often is decided here alone. An engine that was not reached, or that refused the
-order as overloaded, costs nothing, and the next is asked at once. An order that an engine took and
-lost is worth waiting for: one that is being restarted, or has room again, may take it. How often
-it may be lost is bounded, should it be the order that ends its engines.
+Called by `serving`, and by `generation` when an engine was lost. Where to and how often is decided
+here alone. An engine that was not reached, or that refused the order as overloaded, costs nothing,
+and the next is asked at once. An order that an engine took and lost is worth waiting for: one that
+is being restarted, or has room again, may take it. How often it may be lost is bounded, should it
+be the order that ends its engines.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""A running answer as chunks, each metered before it is handed on. Called by `chat`.
+"""A running answer as chunks, each metered before it is handed on. Called by `serving`.
 
 An answer outlives its engine: when that is lost, the order goes to another with what has been said
 so far, and the chunks go on as if nothing had happened.

@@ -14,7 +14,6 @@ from controlplane.accounts import epochs
 from controlplane.errors import StartupError, Unavailable
 from controlplane.gateway.admission import Admission
 from controlplane.gateway.auth import Authenticator
-from controlplane.gateway.chat import Chat
 from controlplane.gateway.database import Database
 from controlplane.gateway.dispatch import Dispatcher
 from controlplane.gateway.holding import HoldBatcher
@@ -22,6 +21,7 @@ from controlplane.gateway.policies import policy
 from controlplane.gateway.polling import poll, poll_once
 from controlplane.gateway.prices import Prices
 from controlplane.gateway.router import Router
+from controlplane.gateway.serving import Serving
 from controlplane.gateway.shipping import Shipper
 from controlplane.gateway.upstream import Upstream
 from controlplane.settings import Settings
@@ -42,7 +42,7 @@ class Epoch:
     id: uuid.UUID
     journal: Journal
     shipper: Shipper
-    chat: Chat
+    serving: Serving
 
 
 class Gateway:
@@ -119,7 +119,7 @@ class Gateway:
             shipper=shipper,
             min_free_bytes=settings.journal_min_free_bytes,
         )
-        chat = Chat(
+        serving = Serving(
             authenticator=self.authenticator,
             admission=admission,
             dispatcher=Dispatcher(
@@ -129,7 +129,7 @@ class Gateway:
         )
         for task in (self.prices.run(), self.holds.run(), self.holds.run_releases(), shipper.run()):
             self._spawn(task)
-        self.epoch = Epoch(epoch_id, journal, shipper, chat)
+        self.epoch = Epoch(epoch_id, journal, shipper, serving)
         _log.info("gateway_ready", extra={"epoch_id": str(epoch_id)})
 
     async def stop(self) -> None:

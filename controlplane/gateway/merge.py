@@ -1,8 +1,10 @@
-"""Streamed chunks merged into one chat completion; pure. Called by `chat` when nobody streams.
+"""Streamed chunks merged into one completion; pure. Called by `serving` when nobody streams.
 
 Engines are always asked to stream, so that a buffered request is metered, aborted and billed
 exactly as a streamed one.
 """
+
+from typing import Protocol
 
 import msgspec
 
@@ -29,8 +31,11 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCallDelta] | None = None
 
 
-class _Choice(msgspec.Struct):
+class Choice(msgspec.Struct):
+    """One choice of a chunk: a chat's `delta`, or `text`."""
+
     delta: _Delta = msgspec.field(default_factory=_Delta)
+    text: str = ""
     logprobs: dict[str, list[msgspec.Raw] | None] | None = None
     finish_reason: str | None = None
 
@@ -42,44 +47,52 @@ class _ToolCall(msgspec.Struct):
     arguments: list[str] = msgspec.field(default_factory=list)
 
 
-_CHOICES = msgspec.json.Decoder(list[_Choice])
+_CHOICES = msgspec.json.Decoder(list[Choice])
 _HEAD_FIELDS = ("id", "created", "model", "system_fingerprint")
 
 
-class Merger:
-    """Adds up the chunks of one choice."""
+class Said(Protocol):
+    """What an answer consists of, beside what all have. `kind` is the whole's `object`."""
+
+    kind: str
+
+    def add(self, choice: Choice) -> None:
+        """Add one chunk's choice."""
+
+    def merged(self) -> dict[str, object]:
+        """Return the fields of the whole choice."""
+
+
+class Text:
+    """The text of a plain completion."""
+
+    kind = "text_completion"
 
     def __init__(self) -> None:
-        self._head: dict[str, msgspec.Raw] = {}
+        self._text: list[str] = []
+
+    def add(self, choice: Choice) -> None:
+        """Add one chunk's choice."""
+        self._text.append(choice.text)
+
+    def merged(self) -> dict[str, object]:
+        """Return the fields of the whole choice."""
+        return {"text": "".join(self._text)}
+
+
+class Message:
+    """The message of a chat completion."""
+
+    kind = "chat.completion"
+
+    def __init__(self) -> None:
         self._content: list[str] | None = None
         self._reasoning: list[str] | None = None
         self._tool_calls: dict[int, _ToolCall] = {}
-        self._logprobs: dict[str, list[msgspec.Raw]] | None = None
-        self._finish_reason: str | None = None
 
-    def add(self, chunk: Chunk) -> None:
-        """Add one chunk.
-
-        Raises:
-            MalformedChunk: a delta of another shape.
-        """
-        for field in _HEAD_FIELDS:
-            if field in chunk.fields:
-                self._head[field] = chunk.fields[field]
-        if not chunk.has_choices:
-            return
-        try:
-            (choice,) = _CHOICES.decode(chunk.fields["choices"])
-        except (msgspec.DecodeError, ValueError) as error:
-            raise MalformedChunk(str(error)) from error
-        self._add_delta(choice.delta)
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        if choice.logprobs is not None:
-            self._logprobs = self._logprobs or {}
-            for name, entries in choice.logprobs.items():
-                self._logprobs.setdefault(name, []).extend(entries or [])
-
-    def _add_delta(self, delta: _Delta) -> None:
+    def add(self, choice: Choice) -> None:
+        """Add one chunk's choice."""
+        delta = choice.delta
         # An empty string is kept: clients must send `reasoning_content` back as they got it.
         if delta.content is not None:
             self._content = self._content or []
@@ -94,8 +107,8 @@ class Merger:
             call.name += part.function.name or ""
             call.arguments.append(part.function.arguments or "")
 
-    def result(self, usage: TokenUsage) -> bytes:
-        """Return the JSON of the whole completion."""
+    def merged(self) -> dict[str, object]:
+        """Return the fields of the whole choice."""
         message: dict[str, object] = {
             "role": "assistant",
             "content": None if self._content is None else "".join(self._content),
@@ -112,16 +125,52 @@ class Merger:
                 }
                 for index, call in sorted(self._tool_calls.items())
             ]
+        return {"message": message}
+
+
+class Merger:
+    """Adds up the chunks of one choice."""
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+        self._head: dict[str, msgspec.Raw] = {}
+        self._logprobs: dict[str, list[msgspec.Raw]] | None = None
+        self._finish_reason: str | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Add one chunk.
+
+        Raises:
+            MalformedChunk: a choice of another shape.
+        """
+        for field in _HEAD_FIELDS:
+            if field in chunk.fields:
+                self._head[field] = chunk.fields[field]
+        if not chunk.has_choices:
+            return
+        try:
+            (choice,) = _CHOICES.decode(chunk.fields["choices"])
+        except (msgspec.DecodeError, ValueError) as error:
+            raise MalformedChunk(str(error)) from error
+        self._said.add(choice)
+        self._finish_reason = choice.finish_reason or self._finish_reason
+        if choice.logprobs is not None:
+            self._logprobs = self._logprobs or {}
+            for name, entries in choice.logprobs.items():
+                self._logprobs.setdefault(name, []).extend(entries or [])
+
+    def result(self, usage: TokenUsage) -> bytes:
+        """Return the JSON of the whole completion."""
         choice = {
             "index": 0,
-            "message": message,
+            **self._said.merged(),
             "logprobs": self._logprobs,
             "finish_reason": self._finish_reason,
         }
         return msgspec.json.encode(
             {
                 **self._head,
-                "object": "chat.completion",
+                "object": self._said.kind,
                 "choices": [choice],
                 "usage": usage_on_the_wire(usage),
             }

@@ -1,4 +1,4 @@
-"""One request's meter: what it has used, written down before anybody sees it. Called by `chat`.
+"""One request's meter: what it has used, written down before anybody sees it. Called by `serving`.
 
 The journal gets OPENED, then PROGRESS before each forwarded read, then exactly one FINAL, on every
 path. FINAL is durable before the answer's end leaves.

@@ -61,7 +61,8 @@ def classify(status: int, error: EngineError) -> Exception:
         return PromptExceedsLimit(error.prompt_tokens)
     if error.code == "context_length_exceeded":
         if error.prompt_tokens is not None and error.max_model_len is not None:
-            return context_length_exceeded(error.prompt_tokens, error.max_model_len)
+            lengths = (error.prompt_tokens, error.max_model_len)
+            return context_length_exceeded(*lengths, param=error.param)
         return ContextLengthExceeded(error.message)
     known: dict[int, type[ControlPlaneError]] = {400: InvalidRequest, 422: UnprocessableRequest}
     if status in known and error.message:
@@ -69,10 +70,12 @@ def classify(status: int, error: EngineError) -> Exception:
     return Unavailable("the engine failed", code="engine_failed")
 
 
-def context_length_exceeded(prompt_tokens: int, max_model_len: int) -> ContextLengthExceeded:
+def context_length_exceeded(
+    prompt_tokens: int, max_model_len: int, *, param: str | None
+) -> ContextLengthExceeded:
     """Return the error that tells both lengths."""
     return ContextLengthExceeded(
         f"This model's maximum context length is {max_model_len} tokens, but the prompt has "
         f"{prompt_tokens} tokens and leaves no room for an answer.",
-        param="messages",
+        param=param,
     )

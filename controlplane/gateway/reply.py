@@ -1,4 +1,4 @@
-"""An ASGI response: whole JSON, or a stream of events. Called by `app` and `chat`."""
+"""An ASGI response: whole JSON, or a stream of events. Called by `app` and `serving`."""
 
 import msgspec
 from starlette.types import Send

@@ -1,4 +1,4 @@
-"""The fields of a chat request that the gateway itself understands. Called by `body`."""
+"""The fields of a request that the gateway itself understands. Called by `body`."""
 
 from typing import Literal
 
@@ -8,28 +8,31 @@ from controlplane.errors import UnprocessableRequest
 
 # What an engine may be asked. All else is dropped, as DeepSeek drops what it does not know: engines
 # have fields of their own (priorities, cache transfer, prompts as token ids) no client may set.
-FORWARDED_FIELDS = frozenset(
+_SAMPLING_FIELDS = frozenset(
     {
         "frequency_penalty",
         "logit_bias",
         "logprobs",
-        "messages",
         "min_p",
         "model",
-        "parallel_tool_calls",
         "presence_penalty",
-        "reasoning_effort",
-        "response_format",
         "seed",
         "stop",
         "temperature",
-        "tool_choice",
-        "tools",
         "top_k",
-        "top_logprobs",
         "top_p",
     }
 )
+CHAT_FIELDS = _SAMPLING_FIELDS | {
+    "messages",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "response_format",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+}
+COMPLETION_FIELDS = _SAMPLING_FIELDS | {"echo", "prompt", "suffix"}
 # Every accepted spelling of `reasoning_effort` and the effort it means.
 EFFORTS = {
     "none": "none",

@@ -1,4 +1,4 @@
-"""Server-sent events, taken apart and put together; pure. Called by `exchange` and `chat`.
+"""Server-sent events, taken apart and put together; pure. Called by `generation` and `serving`.
 
 Replies never carry `id:`, `event:` or `retry:` lines: the official OpenAI client, having seen one,
 turns the blank line after a comment into an empty event and fails on it.

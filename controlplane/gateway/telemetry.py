@@ -16,10 +16,10 @@ LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 REQUESTS = Counter(
     "flashplane_gateway_requests",
-    "Chat requests by outcome: a status, aborted or failed",
+    "Requests by outcome: a status, aborted or failed",
     ["outcome"],
 )
-IN_FLIGHT = Gauge("flashplane_gateway_in_flight", "Chat requests being served")
+IN_FLIGHT = Gauge("flashplane_gateway_in_flight", "Requests being served")
 TTFT_SECONDS = Histogram(
     "flashplane_gateway_ttft_seconds",
     "Arrival to the answer's first chunk",
@@ -43,7 +43,7 @@ _access_log = logging.getLogger("controlplane.gateway.access")
 
 
 def record(call: "Call", outcome: str) -> None:
-    """Count and log a chat request that has ended.
+    """Count and log a request that has ended.
 
     Args:
         call: the request.

@@ -67,6 +67,7 @@ class Engine:
         self.plans: list[Plan] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.connections = 0
         self.running = 0
         self.aborted = 0
@@ -109,6 +110,7 @@ class Engine:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        self.paths.append(head[0].split(" ")[1])
         self.requests.append(body)
         self.headers.append(headers)
         plan = self.plans.pop(0) if self.plans else self.plan
@@ -206,29 +208,19 @@ def _write_chunk(writer: asyncio.StreamWriter, text: str) -> None:
 
 def chunks(plan: Plan, body: dict[str, Any]) -> list[Chunk]:
     """Every chunk of an answer, cumulative usage on each."""
-    limit = body["max_tokens"]
-    opening: dict[str, Any] = {"role": "assistant", "content": ""}
-    said = [{"reasoning_content": word} for word in plan.reasoning[:limit]]
-    reasoning = len(said)
-    said += [{"content": word} for word in plan.words[: limit - reasoning]]
-    # (delta, output tokens up to it, whether it is a token)
-    deltas = [(opening, 0, False), *((delta, n, True) for n, delta in enumerate(said, 1))]
-    deltas += [(delta, len(said), False) for delta in plan.extra_chunks]
+    is_text = "prompt" in body  # a plain completion: no role, no reasoning
     given = _given(plan, body)
-    if given:
-        deltas = [it for it in deltas if it[1] > given]
-        if plan.says_role_again:
-            deltas.insert(0, (opening, given, False))
+    deltas, tokens = _deltas(plan, body, given, has_role=not is_text)
     head = {
-        "id": f"chatcmpl-{random.getrandbits(64):x}",
-        "object": "chat.completion.chunk",
+        "id": f"cmpl-{random.getrandbits(64):x}",
+        "object": "text_completion" if is_text else "chat.completion.chunk",
         "created": random.getrandbits(31),
         "model": body["model"],
     }
 
     def chunk(choices: list[dict[str, Any]], output: int) -> Chunk:
         told: dict[str, Any] | None
-        told = usage(plan.prompt_tokens, plan.hit_tokens, output, min(output, reasoning))
+        told = usage(plan.prompt_tokens, plan.hit_tokens, output, min(output, len(plan.reasoning)))
         if given:
             told |= {"resumed_tokens": given, "recomputed_tokens": given}
         if plan.usage_of is not None:
@@ -236,7 +228,8 @@ def chunks(plan: Plan, body: dict[str, Any]) -> list[Chunk]:
         return {**head, "choices": choices, "usage": told}
 
     def choice(delta: dict[str, Any], reason: str | None, ids: list[int]) -> dict[str, Any]:
-        told = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        said = {"text": delta.get("content", "")} if is_text else {"delta": delta}
+        told = {"index": 0, **said, "logprobs": None, "finish_reason": reason}
         if plan.token_ids and body.get("return_token_ids"):
             told["token_ids"] = ids
         return told
@@ -246,10 +239,26 @@ def chunks(plan: Plan, body: dict[str, Any]) -> list[Chunk]:
         for delta, output, is_token in deltas
     ]
     if plan.finish_reason is not None:
-        result.append(chunk([choice({}, plan.finish_reason, [])], len(said)))
+        result.append(chunk([choice({}, plan.finish_reason, [])], tokens))
     if plan.usage_chunk:
-        result.append(chunk([], len(said)))
+        result.append(chunk([], tokens))
     return result
+
+
+def _deltas(
+    plan: Plan, body: dict[str, Any], given: int, *, has_role: bool
+) -> tuple[list[tuple[dict[str, Any], int, bool]], int]:
+    """What is left to say after `given` tokens: (delta, output tokens up to it, whether it is a
+    token); and the tokens of the whole answer."""
+    limit = body["max_tokens"]
+    opening: dict[str, Any] = {"role": "assistant", "content": ""}
+    said = [{"reasoning_content": word} for word in plan.reasoning]
+    said = [*said, *({"content": word} for word in plan.words)][:limit]
+    deltas = [(delta, number, True) for number, delta in enumerate(said, 1)][given:]
+    deltas += [(delta, len(said), False) for delta in plan.extra_chunks]
+    if has_role and (not given or plan.says_role_again):
+        deltas.insert(0, (opening, given, False))
+    return deltas, len(said)
 
 
 def token_id(number: int) -> int:

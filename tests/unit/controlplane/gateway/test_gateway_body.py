@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidRequest, UnprocessableRequest
 from controlplane.gateway import body
-from controlplane.gateway.schemas import FORWARDED_FIELDS
+from controlplane.gateway.schemas import CHAT_FIELDS, COMPLETION_FIELDS
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
-def parse(**fields: object) -> body.ChatRequest:
-    return body.parse(json.dumps({"model": "m", "messages": MESSAGES} | fields).encode())
+def parse(**fields: object) -> body.GenerationRequest:
+    return body.parse_chat(json.dumps({"model": "m", "messages": MESSAGES} | fields).encode())
 
 
-def rewrite(request: body.ChatRequest) -> dict[str, object]:
+def rewrite(request: body.GenerationRequest) -> dict[str, object]:
     content = body.rewrite(request, prompt_tokens=7, max_tokens=5, salt="salt", fairness="tag")
     result: dict[str, object] = json.loads(content)
     return result
@@ -44,7 +44,7 @@ def test_include_usage_counts_only_on_a_stream() -> None:
 def test_messages_pass_as_they_were_written() -> None:
     content = b'{"model":"m","messages":[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]}'
     rewritten = body.rewrite(
-        body.parse(content), prompt_tokens=1, max_tokens=1, salt="", fairness=""
+        body.parse_chat(content), prompt_tokens=1, max_tokens=1, salt="", fairness=""
     )
     assert b'[ {"role":"user","content":"\\u00e9 \xc3\xa9"} ]' in rewritten
 
@@ -55,7 +55,7 @@ def test_no_field_of_the_client_reaches_the_engine_unknown(fields: dict[str, int
     unknown = {k: v for k, v in fields.items() if k not in known | {"user_id"} and "max" not in k}
     ours = {"thinking", "max_tokens", "max_prompt_tokens", "cache_salt", "stream", "stream_options"}
     ours |= {"fairness_key", "return_token_ids", "seed"}
-    assert rewrite(parse(**unknown)).keys() <= FORWARDED_FIELDS | ours
+    assert rewrite(parse(**unknown)).keys() <= CHAT_FIELDS | ours
 
 
 def test_what_the_hold_covers_replaces_what_the_client_said() -> None:
@@ -84,9 +84,9 @@ def test_depth_is_bounded_and_brackets_in_strings_do_not_count(depth: int) -> No
     content = f'{{"model":"m","messages":[1],"x":{deep}}}'.encode()
     if depth + 1 > body.MAX_DEPTH:
         with pytest.raises(InvalidRequest):
-            body.parse(content)
+            body.parse_chat(content)
     else:
-        assert body.parse(content).model == "m"
+        assert body.parse_chat(content).model == "m"
 
 
 def test_a_wide_body_is_not_deep() -> None:
@@ -96,10 +96,39 @@ def test_a_wide_body_is_not_deep() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        body.parse(content)
+        body.parse_chat(content)
 
 
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(UnprocessableRequest) as caught:
-        body.parse(b'{"messages":[1]}')
+        body.parse_chat(b'{"messages":[1]}')
     assert caught.value.param == "model"
+
+
+def complete(**fields: object) -> body.GenerationRequest:
+    return body.parse_completion(json.dumps({"model": "m", "prompt": "Hello"} | fields).encode())
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers()))
+def test_a_completion_has_fields_of_its_own(fields: dict[str, int]) -> None:
+    known = {"model", "prompt", "suffix", "n", "stream", "stream_options", "user_id"}
+    unknown = {k: v for k, v in fields.items() if k not in known and "max" not in k}
+    ours = {"max_tokens", "max_prompt_tokens", "cache_salt", "stream", "stream_options"}
+    ours |= {"fairness_key", "return_token_ids", "seed"}
+    sent = rewrite(complete(**unknown, messages=[], thinking={}, suffix="end"))
+    assert {"prompt", "suffix"} <= sent.keys() <= COMPLETION_FIELDS | ours
+
+
+def test_both_sides_of_a_gap_are_paid_for() -> None:
+    one, both = complete(), complete(suffix="x" * 100)
+    assert both.prompt_guess_tokens == one.prompt_guess_tokens + 102
+    assert both.max_tokens == 4_096
+
+
+@pytest.mark.parametrize(
+    "fields", [{"prompt": ""}, {"prompt": [1, 2]}, {"prompt": ["a"]}, {"suffix": 3}, {"n": 2}]
+)
+def test_a_completion_is_of_one_text(fields: dict[str, object]) -> None:
+    with pytest.raises(UnprocessableRequest) as caught:
+        complete(**fields)
+    assert caught.value.param == next(iter(fields))

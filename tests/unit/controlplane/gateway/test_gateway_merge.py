@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.gateway.chunks import MalformedChunk, parse_chunk
-from controlplane.gateway.merge import Merger
+from controlplane.gateway.merge import Merger, Message, Text
 from controlplane.usage.records import TokenUsage
 
 USAGE = TokenUsage(1, 2, 3, 0)
@@ -15,7 +15,7 @@ PIECES = st.lists(st.text(max_size=5), max_size=6)
 
 def merge(choices: list[dict[str, Any]]) -> dict[str, Any]:
     """The one choice that a stream of choices merges to."""
-    merger = Merger()
+    merger = Merger(Message())
     for choice in choices:
         chunk = {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, **choice}]}
         merger.add(parse_chunk(json.dumps(chunk).encode()))
@@ -77,3 +77,18 @@ def test_logprobs_are_strung_together() -> None:
 def test_a_delta_of_another_shape_is_refused() -> None:
     with pytest.raises(MalformedChunk):
         merge([delta(content=3)])
+
+
+@given(PIECES)
+def test_a_completion_merges_to_its_text(pieces: list[str]) -> None:
+    merger = Merger(Text())
+    for piece in pieces:
+        choice = {"text": piece, "logprobs": {"tokens": [piece]}, "finish_reason": None}
+        merger.add(parse_chunk(json.dumps({"id": "c", "choices": [choice]}).encode()))
+    merger.add(parse_chunk(b'{"id":"c","choices":[{"text":"","finish_reason":"stop"}]}'))
+    whole = json.loads(merger.result(USAGE))
+    assert whole["object"] == "text_completion"
+    (choice,) = whole["choices"]
+    assert choice["text"] == "".join(pieces)
+    assert choice["logprobs"] == ({"tokens": pieces} if pieces else None)
+    assert choice["finish_reason"] == "stop"

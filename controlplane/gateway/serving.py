@@ -1,25 +1,40 @@
-"""POST /v1/chat/completions, from bytes to bytes. Called by `app`."""
+"""A request for a completion, of a chat or of text, from bytes to bytes. Called by `app`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from controlplane.errors import Unavailable
 from controlplane.gateway import body, sse
 from controlplane.gateway.admission import PATH, Admission, Admitted
 from controlplane.gateway.auth import Authenticator, bearer_token
-from controlplane.gateway.body import ChatRequest
+from controlplane.gateway.body import GenerationRequest
 from controlplane.gateway.call import Call
 from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.chunks import Chunk, MalformedChunk
 from controlplane.gateway.dispatch import Answer, Dispatcher, Order
 from controlplane.gateway.generation import EngineFailed, Generation
-from controlplane.gateway.merge import Merger
+from controlplane.gateway.merge import Merger, Message, Text
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.refusals import PromptExceedsLimit
 from controlplane.gateway.reply import Reply
 
-ENDPOINT = "/v1/chat/completions"
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One way to ask for a completion. `path` is the client's and, after /v1, the engine's."""
+
+    path: str
+    parse: Callable[[bytes], GenerationRequest]
+    merger: Callable[[], Merger]
 
 
-class Chat:
-    """Serves chat completions with the parts it is made of."""
+CHAT = Endpoint("/chat/completions", body.parse_chat, lambda: Merger(Message()))
+TEXT = Endpoint("/completions", body.parse_completion, lambda: Merger(Text()))
+ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT, TEXT)}
+
+
+class Serving:
+    """Serves completions with the parts it is made of."""
 
     def __init__(
         self,
@@ -34,7 +49,7 @@ class Chat:
         self._dispatcher = dispatcher
         self._pepper = pepper
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: Call, endpoint: Endpoint) -> None:
         """Answer a call.
 
         Raises:
@@ -43,7 +58,7 @@ class Chat:
         """
         principal = await self._authenticator.principal(bearer_token(call.headers))
         call.tenant_id = principal.tenant_id
-        request = body.parse(call.content)
+        request = endpoint.parse(call.content)
         call.model = request.model
         admitted = await self._admission.admit(
             call.request_id, principal, request, call.started_at_us
@@ -52,7 +67,7 @@ class Chat:
         finish_reason = "error"
         try:
             admitted.meter.open()
-            await self._answer(call, request, admitted)
+            await self._answer(call, endpoint, request, admitted)
         except Aborted:
             finish_reason = "aborted"
             raise
@@ -61,30 +76,36 @@ class Chat:
         finally:
             await admitted.meter.finish(finish_reason)
 
-    async def _answer(self, call: Call, request: ChatRequest, admitted: Admitted) -> None:
-        answer = await self._dispatch(call, request, admitted)
+    async def _answer(
+        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
+    ) -> None:
+        answer = await self._dispatch(call, endpoint, request, admitted)
         generation = Generation(self._dispatcher, answer, admitted.meter)
         try:
             if request.stream:
                 await _stream(call.reply, generation, admitted.meter, request.include_usage)
             else:
-                await _buffer(call.reply, generation, admitted.meter)
+                await _buffer(call.reply, generation, admitted.meter, endpoint.merger())
         finally:
             await generation.close()
 
-    async def _dispatch(self, call: Call, request: ChatRequest, admitted: Admitted) -> Answer:
+    async def _dispatch(
+        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
+    ) -> Answer:
         try:
-            return await self._dispatch_once(call, request, admitted)
+            return await self._dispatch_once(call, endpoint, request, admitted)
         except PromptExceedsLimit as refusal:
             count = refusal.prompt_tokens
         admitted = await self._admission.admit_again(admitted, request, count)
         try:
-            return await self._dispatch_once(call, request, admitted)
+            return await self._dispatch_once(call, endpoint, request, admitted)
         except PromptExceedsLimit as error:
             message = "the engines disagree on the prompt's length"
             raise Unavailable(message, code="engine_failed") from error
 
-    async def _dispatch_once(self, call: Call, request: ChatRequest, admitted: Admitted) -> Answer:
+    async def _dispatch_once(
+        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
+    ) -> Answer:
         assert call.tenant_id is not None
         content = body.rewrite(
             request,
@@ -94,7 +115,12 @@ class Chat:
             fairness=body.fairness_key(self._pepper, call.tenant_id),
         )
         order = Order(
-            request.model, PATH, ENDPOINT, content, str(call.request_id), call.cancellation
+            model=request.model,
+            path=PATH,
+            endpoint=f"/v1{endpoint.path}",
+            body=content,
+            request_id=str(call.request_id),
+            cancellation=call.cancellation,
         )
         return await self._dispatcher.dispatch(order)
 
@@ -129,9 +155,8 @@ async def _stream(reply: Reply, generation: Generation, meter: Meter, include_us
     await reply.end()
 
 
-async def _buffer(reply: Reply, generation: Generation, meter: Meter) -> None:
+async def _buffer(reply: Reply, generation: Generation, meter: Meter, merger: Merger) -> None:
     """Answer with the whole completion."""
-    merger = Merger()
     while (items := await generation.next()) is not None:
         for item in items:
             if isinstance(item, Chunk):
