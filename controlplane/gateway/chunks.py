@@ -31,8 +31,6 @@ class _WireUsage(msgspec.Struct):
 
 _NULL = msgspec.Raw(b"null")
 _NOTHING_SAID = (msgspec.Raw(b"{}"), msgspec.Raw(b'""'))
-# What engines tell of token ids is between them and us.
-_TOKEN_IDS = ("token_ids", "prompt_token_ids")
 _Choices = list[dict[str, msgspec.Raw]]
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _USAGE = msgspec.json.Decoder(_WireUsage | None)
@@ -103,24 +101,23 @@ def parse_chunk(data: bytes) -> Chunk:
 
 
 def _finish_reason(choices: _Choices) -> str | None:
-    told = [_REASON.decode(choice["finish_reason"]) for choice in choices if _ends(choice)]
-    return next(filter(None, told), None)
-
-
-def _ends(choice: dict[str, msgspec.Raw]) -> bool:
-    return choice.get("finish_reason", _NULL) != _NULL
+    for choice in choices:
+        raw = choice.get("finish_reason", _NULL)
+        if raw != _NULL and (reason := _REASON.decode(raw)):
+            return reason
+    return None
 
 
 def _take_token_ids(fields: dict[str, msgspec.Raw], choices: _Choices) -> list[int] | None:
     """Remove all token ids; return those that the one choice says."""
     fields.pop("prompt_token_ids", None)
-    if not any(name in choice for choice in choices for name in _TOKEN_IDS):
+    told = [choice.pop("token_ids") for choice in choices if "token_ids" in choice]
+    if not told:
         return None
-    said = [choice.pop("token_ids", _NULL) for choice in choices]
     for choice in choices:
         choice.pop("prompt_token_ids", None)
     fields["choices"] = msgspec.Raw(_ENCODER.encode(choices))
-    return _IDS.decode(said[0]) if len(said) == 1 else None
+    return _IDS.decode(told[0]) if len(choices) == 1 else None
 
 
 def _says_nothing(choice: dict[str, msgspec.Raw]) -> bool:
