@@ -14,7 +14,9 @@ from controlplane.errors import (
 )
 
 # The engine's fault and not the request's: another may do better.
-RETRYABLE_CODES = frozenset({"starting", "overloaded", "shutting_down", "engine_failed"})
+RETRYABLE_CODES = frozenset(
+    {"starting", "overloaded", "shutting_down", "engine_failed", "journal_unavailable"}
+)
 
 
 class PromptExceedsLimit(Exception):
