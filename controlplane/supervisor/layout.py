@@ -74,6 +74,11 @@ class Layout:
         return self.root / "journal"
 
     @property
+    def worker_journal(self) -> Path:
+        """The worker's usage journal; SQLite's own file, with suffixes of its own."""
+        return self.root / "worker" / "usage.db"
+
+    @property
     def beat_schedule(self) -> Path:
         """When the jobs' clock last ticked; Celery's own file, with suffixes of its own."""
         return self.root / "beat" / "schedule"
@@ -95,7 +100,7 @@ class Layout:
     def wipe(self) -> None:
         """Remove everything `up` made. Call it as the owner, with nothing running."""
         folders = (self.postgres, self.valkey, self.model, self.journal, self.logs)
-        for folder in (*folders, self.beat_schedule.parent):
+        for folder in (*folders, self.worker_journal.parent, self.beat_schedule.parent):
             if folder.exists():
                 shutil.rmtree(folder)
         if self.nobody.is_symlink():

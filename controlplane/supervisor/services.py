@@ -70,9 +70,17 @@ def valkey_service(server: Valkey) -> Service:
 
 
 def worker_service(
-    model_dir: Path, addresses: Addresses, *, model: str, max_model_len: int, log_file: Path
+    model_dir: Path,
+    addresses: Addresses,
+    *,
+    model: str,
+    max_model_len: int,
+    journal: Path,
+    log_file: Path,
 ) -> Service:
-    """The engine worker on the CPU; needs no other service."""
+    """The engine worker on the CPU; needs no other service. It keeps its usage in `journal`, whose
+    folder is made if missing."""
+    journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     program = Path(sys.executable).with_name("flashplane-worker")
     return Service(
         name="worker",
@@ -81,7 +89,8 @@ def worker_service(
             *("--host", "127.0.0.1", "--port", str(addresses.worker_port)),
             *("--device", "cpu", "--dtype", "float32"),
             *("--max-model-len", str(max_model_len), "--served-model-name", model),
-            *("--drain-seconds", str(WORKER_DRAIN_SECONDS), "--log-file", os.fspath(log_file)),
+            *("--drain-seconds", str(WORKER_DRAIN_SECONDS)),
+            *("--journal", os.fspath(journal), "--log-file", os.fspath(log_file)),
         ),
         is_ready=_answers(f"{addresses.worker_url}/health"),
         stop_timeout_seconds=WORKER_DRAIN_SECONDS + 10,

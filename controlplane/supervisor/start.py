@@ -139,6 +139,7 @@ class Start:
                 self.addresses,
                 model=MODEL,
                 max_model_len=self.max_model_len,
+                journal=self.layout.worker_journal,
                 log_file=self.layout.logs / "worker.log",
             )
         )

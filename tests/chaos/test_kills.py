@@ -122,6 +122,10 @@ async def test_streams_outlive_their_worker(target: Product) -> None:
         output_tokens, finish_reason = billed(target.announced(), outcome)
         assert output_tokens == outcome.output_tokens, (seed, outcome)
         assert finish_reason in ("length", "stop"), (seed, outcome)
+        url = f"{target.announced()['worker_url']}/usage/{outcome.request_id}"
+        first, *_, last = httpx.get(url).json()["attempts"]
+        assert first["finish_reason"] == "interrupted", (seed, outcome)
+        assert last["completion_tokens"] == output_tokens, (seed, outcome)
 
 
 async def test_a_worker_and_the_gateway_that_would_go_on_without_it(target: Product) -> None:

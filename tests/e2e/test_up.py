@@ -41,6 +41,21 @@ def test_a_completion_is_served_with_the_demo_key(up: dict[str, Any]) -> None:
     assert answer.json()["usage"]["completion_tokens"] <= 3
 
 
+def test_the_workers_own_journal_agrees_with_the_answer(up: dict[str, Any]) -> None:
+    answer = httpx.post(
+        f"{up['base_url']}/completions",
+        headers={"authorization": f"Bearer {up['api_key']}"},
+        json={"model": "deepseek-v4-flash", "prompt": "One, two,", "max_tokens": 3},
+        timeout=60,
+    )
+    usage = answer.json()["usage"]
+    told = httpx.get(f"{up['worker_url']}/usage/{answer.headers['x-request-id']}").json()
+    (attempt,) = told["attempts"]
+    assert {name: attempt[name] for name in ("prompt_tokens", "completion_tokens")} == {
+        name: usage[name] for name in ("prompt_tokens", "completion_tokens")
+    }
+
+
 def test_status_says_that_all_runs_and_the_books_are_exact(shared_product: Product) -> None:
     deadline = time.monotonic() + 10
     while (result := shared_product.command("status", "--json")).returncode != 0:

@@ -44,7 +44,8 @@ def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 def test_wipe_leaves_what_is_not_ours(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    (layout.postgres / "base").mkdir(parents=True)
+    for folder in (layout.postgres / "base", layout.worker_journal.parent):
+        folder.mkdir(parents=True)
     write_json(layout.secrets_file, {"key_pepper": "x"})
     (tmp_path / "thesis.txt").write_text("precious")
     layout.wipe()
