@@ -81,19 +81,23 @@ class Dispatcher:
             Unavailable: no engine answered.
             Aborted: the order was cancelled.
         """
-        pause_seconds = MIN_PAUSE_SECONDS
+        rounds = 0
         while True:
             try:
                 return await self._ask_around(order)
             except NoReplica:
+                pause_seconds = _pause_seconds(rounds)
                 if time.monotonic() + pause_seconds > order.patient_until:
                     raise
             await order.cancellation.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+            rounds += 1
 
     async def move(self, order: Order, replica: Replica) -> Answer:
         """Dispatch anew what `replica` will not answer to the end; raises as `dispatch` does."""
         self._lose(order, replica)
+        if order.losses > 1:
+            # It may be the order's doing: easy on whoever is left.
+            await order.cancellation.sleep(_pause_seconds(order.losses - 2))
         return await self.dispatch(order)
 
     def _lose(self, order: Order, replica: Replica) -> None:
@@ -149,6 +153,10 @@ class Dispatcher:
         except UpstreamError as error:
             raise Unavailable("the engine failed", code="engine_failed") from error
         return Answer(order, replica, response, first, self._router)
+
+
+def _pause_seconds(pauses_before: int) -> float:
+    return min(MIN_PAUSE_SECONDS * 2.0**pauses_before, MAX_PAUSE_SECONDS)
 
 
 async def _refusal(response: Response) -> Exception:
