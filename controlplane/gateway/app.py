@@ -29,10 +29,10 @@ from controlplane.gateway import catalog, telemetry
 from controlplane.gateway.auth import bearer_token
 from controlplane.gateway.call import Call
 from controlplane.gateway.cancellation import Aborted
+from controlplane.gateway.endpoints import ENDPOINTS, Endpoint
 from controlplane.gateway.lifecycle import Epoch, Gateway
 from controlplane.gateway.meter import now_us
 from controlplane.gateway.reply import Reply
-from controlplane.gateway.serving import ENDPOINTS, Endpoint
 from controlplane.settings import Settings
 
 BODY_TIMEOUT_SECONDS = 60.0
@@ -143,8 +143,8 @@ class _App:
         # Nobody unknown may make us wait for a body and keep it.
         await self._gateway.authenticator.principal(bearer_token(headers))
         content = await _read_body(receive, headers, self._max_body_bytes)
-        call = Call(request_id, headers, content, reply, started_at_us)
-        serving = asyncio.create_task(_serve(epoch, call, endpoint))
+        call = Call(request_id, endpoint, headers, content, reply, started_at_us)
+        serving = asyncio.create_task(_serve(epoch, call))
         self._calls[serving] = call
         serving.add_done_callback(self._calls.pop)
         leaving = asyncio.create_task(_disconnect(receive))
@@ -185,11 +185,11 @@ class _App:
         await self._gateway.stop()
 
 
-async def _serve(epoch: Epoch, call: Call, endpoint: Endpoint) -> None:
+async def _serve(epoch: Epoch, call: Call) -> None:
     outcome = "failed"
     with telemetry.IN_FLIGHT.track_inprogress():
         try:
-            await epoch.serving.serve(call, endpoint)
+            await epoch.serving.serve(call)
             outcome = str(call.reply.status)
         except Aborted:
             outcome = "aborted"

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from controlplane.gateway.cancellation import Cancellation
+from controlplane.gateway.endpoints import Endpoint
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.reply import Reply
 
@@ -13,6 +14,7 @@ class Call:
     """`tenant_id`, `model` and `meter` are known as far as the request came."""
 
     request_id: uuid.UUID
+    endpoint: Endpoint
     headers: list[tuple[bytes, bytes]]
     content: bytes
     reply: Reply

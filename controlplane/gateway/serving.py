@@ -1,8 +1,5 @@
 """A request for a completion, of a chat or of text, from bytes to bytes. Called by `app`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from controlplane.errors import Unavailable
 from controlplane.gateway import body, sse
 from controlplane.gateway.admission import PATH, Admission, Admitted
@@ -13,24 +10,10 @@ from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.chunks import Chunk, MalformedChunk
 from controlplane.gateway.dispatch import Answer, Dispatcher, Order
 from controlplane.gateway.generation import EngineFailed, Generation
-from controlplane.gateway.merge import Merger, Message, Text
+from controlplane.gateway.merge import Merger
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.refusals import PromptExceedsLimit
 from controlplane.gateway.reply import Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One way to ask for a completion. `path` is the client's and, after /v1, the engine's."""
-
-    path: str
-    parse: Callable[[bytes], GenerationRequest]
-    merger: Callable[[], Merger]
-
-
-CHAT = Endpoint("/chat/completions", body.parse_chat, lambda: Merger(Message()))
-TEXT = Endpoint("/completions", body.parse_completion, lambda: Merger(Text()))
-ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT, TEXT)}
 
 
 class Serving:
@@ -49,7 +32,7 @@ class Serving:
         self._dispatcher = dispatcher
         self._pepper = pepper
 
-    async def serve(self, call: Call, endpoint: Endpoint) -> None:
+    async def serve(self, call: Call) -> None:
         """Answer a call.
 
         Raises:
@@ -58,7 +41,7 @@ class Serving:
         """
         principal = await self._authenticator.principal(bearer_token(call.headers))
         call.tenant_id = principal.tenant_id
-        request = endpoint.parse(call.content)
+        request = call.endpoint.parse(call.content)
         call.model = request.model
         admitted = await self._admission.admit(
             call.request_id, principal, request, call.started_at_us
@@ -67,7 +50,7 @@ class Serving:
         finish_reason = "error"
         try:
             admitted.meter.open()
-            await self._answer(call, endpoint, request, admitted)
+            await self._answer(call, request, admitted)
         except Aborted:
             finish_reason = "aborted"
             raise
@@ -76,35 +59,31 @@ class Serving:
         finally:
             await admitted.meter.finish(finish_reason)
 
-    async def _answer(
-        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
-    ) -> None:
-        answer = await self._dispatch(call, endpoint, request, admitted)
+    async def _answer(self, call: Call, request: GenerationRequest, admitted: Admitted) -> None:
+        answer = await self._dispatch(call, request, admitted)
         generation = Generation(self._dispatcher, answer, admitted.meter)
         try:
             if request.stream:
                 await _stream(call.reply, generation, admitted.meter, request.include_usage)
             else:
-                await _buffer(call.reply, generation, admitted.meter, endpoint.merger())
+                await _buffer(call.reply, generation, admitted.meter, call.endpoint.merger())
         finally:
             await generation.close()
 
-    async def _dispatch(
-        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
-    ) -> Answer:
+    async def _dispatch(self, call: Call, request: GenerationRequest, admitted: Admitted) -> Answer:
         try:
-            return await self._dispatch_once(call, endpoint, request, admitted)
+            return await self._dispatch_once(call, request, admitted)
         except PromptExceedsLimit as refusal:
             count = refusal.prompt_tokens
         admitted = await self._admission.admit_again(admitted, request, count)
         try:
-            return await self._dispatch_once(call, endpoint, request, admitted)
+            return await self._dispatch_once(call, request, admitted)
         except PromptExceedsLimit as error:
             message = "the engines disagree on the prompt's length"
             raise Unavailable(message, code="engine_failed") from error
 
     async def _dispatch_once(
-        self, call: Call, endpoint: Endpoint, request: GenerationRequest, admitted: Admitted
+        self, call: Call, request: GenerationRequest, admitted: Admitted
     ) -> Answer:
         assert call.tenant_id is not None
         content = body.rewrite(
@@ -117,7 +96,7 @@ class Serving:
         order = Order(
             model=request.model,
             path=PATH,
-            endpoint=f"/v1{endpoint.path}",
+            endpoint=f"/v1{call.endpoint.path}",
             body=content,
             request_id=str(call.request_id),
             cancellation=call.cancellation,
