@@ -45,9 +45,15 @@ def test_the_workers_own_journal_agrees_with_the_answer(up: dict[str, Any]) -> N
     answer = httpx.post(
         f"{up['base_url']}/completions",
         headers={"authorization": f"Bearer {up['api_key']}"},
-        json={"model": "deepseek-v4-flash", "prompt": "One, two,", "max_tokens": 3},
+        json={
+            "model": "deepseek-v4-flash",
+            "prompt": "One, two,",
+            "suffix": "five, six",
+            "max_tokens": 3,
+        },
         timeout=60,
     )
+    assert answer.status_code == 200, answer.text
     usage = answer.json()["usage"]
     told = httpx.get(f"{up['worker_url']}/usage/{answer.headers['x-request-id']}").json()
     (attempt,) = told["attempts"]
