@@ -3,7 +3,10 @@
 WorkerError
 ├── ConfigError          config.json or an engine setting is unusable
 │   └── UnsupportedModelError  a model this worker does not implement
-└── CheckpointError      the weights on disk are not what config.json promises
+├── CheckpointError      the weights on disk are not what config.json promises
+├── EngineCrashed        no request can be served any more
+├── PeerLost             another rank has died or does not answer
+└── RequestError         one request cannot be served; many kinds, each with its HTTP status
 """
 
 from typing import ClassVar
@@ -35,11 +38,20 @@ class CheckpointError(WorkerError):
         more = len(problems) - len(shown)
         lines = [summary, *shown] + ([f"... and {more} more"] if more else [])
         super().__init__("\n  ".join(lines))
+        self.summary = summary
         self.problems = problems
+
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
+        """Pickles: a rank sends its load error to the process that started it."""
+        return type(self), (self.summary, self.problems)
 
 
 class EngineCrashed(WorkerError):
     """The step loop ended with an exception; no request can be served any more."""
+
+
+class PeerLost(WorkerError):
+    """Another rank of the group has died, or did not take part in a collective in time."""
 
 
 class RequestError(WorkerError):

@@ -86,10 +86,11 @@ def load_weights(
     *,
     experts: range | None = None,
     mtp: bool = False,
+    show_progress: bool = True,
 ) -> Weights:
     """Every tensor that the forward pass uses, by official name, dequantised; scales are folded
     in and dropped. `experts` leaves the routed experts of other ranks unread; `mtp` adds the
-    multi-token-prediction block.
+    multi-token-prediction block. `show_progress`: of several ranks that load at once, one tells.
 
     Host memory at its peak is the result and a few single tensors. Raises CheckpointError;
     ConfigError if there is no such block.
@@ -107,7 +108,7 @@ def load_weights(
     problems: list[str] = []
     total_bytes = sum(checkpoint.extents[name].spec.nbytes for name in weights)
     try:
-        with _readers() as pool, reported(total_bytes) as advance:
+        with _readers() as pool, reported(total_bytes, shown=show_progress) as advance:
             for name, problem in zip(weights, pool.map(load, weights), strict=True):
                 if problem is not None:
                     problems.append(problem)

@@ -1,5 +1,5 @@
 """Mixture of experts: the router (by token id in the first layers, learned in the rest), the
-routed experts, and one shared expert."""
+routed experts, of which each rank of a group holds a share, and one shared expert."""
 
 import torch
 from torch.nn.functional import linear, softplus
@@ -9,6 +9,8 @@ from worker.kernels.load import KernelBackend
 from worker.model.linear import Linear
 from worker.model.loader import Weights
 from worker.model.numerics import Numerics
+from worker.parallel.all_to_all import combine, dispatch
+from worker.parallel.groups import ExpertGroup
 
 
 class Router:
@@ -37,7 +39,7 @@ class Router:
 
 
 class MixtureOfExperts:
-    """One layer's feed-forward over [T, D]."""
+    """One layer's feed-forward over [T, D]. All ranks of `group` call it together, with any T."""
 
     def __init__(
         self,
@@ -46,14 +48,18 @@ class MixtureOfExperts:
         config: ModelConfig,
         numerics: Numerics,
         kernels: KernelBackend,
+        group: ExpertGroup,
     ) -> None:
+        self.group = group
+        self.experts = group.experts(config.n_routed_experts)
+
         def stack(name: str) -> torch.Tensor:
-            experts = range(config.n_routed_experts)
-            return torch.stack([weights.pop(f"{prefix}experts.{e}.{name}.weight") for e in experts])
+            names = [f"{prefix}experts.{e}.{name}.weight" for e in self.experts]
+            return torch.stack([weights.pop(name) for name in names])
 
         self.router = Router(weights, prefix, config)
-        self.gate_up = torch.cat((stack("w1"), stack("w3")), 1)  # [experts, 2I, D]
-        self.down = stack("w2")  # [experts, D, I]
+        self.gate_up = torch.cat((stack("w1"), stack("w3")), 1)  # [own experts, 2I, D]
+        self.down = stack("w2")  # [own experts, D, I]
         shared = f"{prefix}shared_experts."
         quantised = kernels if numerics.quantise else None
         shared_gate_up = torch.cat((weights[f"{shared}w1.weight"], weights[f"{shared}w3.weight"]))
@@ -65,14 +71,16 @@ class MixtureOfExperts:
 
     def __call__(self, x: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         chosen, weights = self.router(x, token_ids)
-        routed = self.kernels.grouped_experts(
-            x,
+        here = dispatch(self.group, x, chosen, weights, self.experts)
+        results = self.kernels.grouped_experts(
+            here.x,
             self.gate_up,
             self.down,
-            chosen,
-            weights,
+            here.chosen,
+            here.weights,
             limit=self.limit,
             quantise=self.quantise,
         )
+        routed = combine(self.group, here, results, tokens=len(x))
         hidden = self.kernels.gated(self.shared_gate_up(x).float(), self.limit).to(x.dtype)
         return (routed + self.shared_down(hidden).float()).to(x.dtype)

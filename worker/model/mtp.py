@@ -34,7 +34,7 @@ class DraftHead:
         self.h_proj = Linear(weights[f"{PREFIX}h_proj.weight"], quantised)
         self.e_norm = weights[f"{PREFIX}enorm.weight"]
         self.h_norm = weights[f"{PREFIX}hnorm.weight"]
-        self.block = Layer(weights, PREFIX, 0, config, numerics, kernels)
+        self.block = Layer(weights, PREFIX, 0, config, numerics, kernels, model.group)
         self.readout = Readout(weights, PREFIX, config, kernels)
         self.norm_eps = config.rms_norm_eps
         self.kernels = kernels
@@ -49,6 +49,10 @@ class DraftHead:
         hidden = self.h_proj(self.kernels.rms_norm(streams, self.h_norm, self.norm_eps))
         mixed = follower.unsqueeze(1) + hidden
         return self.block(mixed, batch, self.model.angles(batch), cache)
+
+    def step_along(self) -> None:
+        """Take part in another rank's pass of the block, without a token."""
+        self.block.step_along(self.model.embed[:0])
 
     def logits(self, streams: torch.Tensor) -> torch.Tensor:
         """Float32 logits [R, vocab] of the tokens after the followers, from `streams` [R, n, D]."""

@@ -16,10 +16,15 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def reported(total_bytes: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+def reported(
+    total_bytes: int, clock: Callable[[], float] = time.monotonic, *, shown: bool = True
+) -> Iterator[Advance]:
     """A function to call with the bytes done since the last call: a bar where stderr is a
-    terminal, else a log line every ten seconds; a load shorter than that logs nothing."""
-    if sys.stderr.isatty():
+    terminal, else a log line every ten seconds; a load shorter than that logs nothing. Nothing at
+    all unless `shown`."""
+    if not shown:
+        yield lambda count: None
+    elif sys.stderr.isatty():
         columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
         with Progress("loading", *columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("loading", total=total_bytes)

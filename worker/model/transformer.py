@@ -20,6 +20,7 @@ from worker.model.moe import MixtureOfExperts
 from worker.model.numerics import Numerics
 from worker.model.ragged import RaggedBatch
 from worker.model.rope import angles, frequencies
+from worker.parallel.groups import ALONE, ExpertGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,11 @@ class Layer:
         config: ModelConfig,
         numerics: Numerics,
         kernels: KernelBackend,
+        group: ExpertGroup,
     ) -> None:
         self.ratio = ratio
         self.attention = Attention(weights, f"{prefix}attn.", ratio, config, numerics, kernels)
-        self.experts = MixtureOfExperts(weights, f"{prefix}ffn.", config, numerics, kernels)
+        self.experts = MixtureOfExperts(weights, f"{prefix}ffn.", config, numerics, kernels, group)
         self.attention_residual = HyperConnection(weights, f"{prefix}hc_attn_", config, kernels)
         self.experts_residual = HyperConnection(weights, f"{prefix}hc_ffn_", config, kernels)
         self.attention_norm = weights[f"{prefix}attn_norm.weight"]
@@ -66,6 +68,10 @@ class Layer:
             return self.experts(x, batch.token_ids)
 
         return self.experts_residual(self.attention_residual(streams, attend), think)
+
+    def step_along(self, nothing: torch.Tensor) -> None:
+        """Take part in this layer's expert exchange without a token: `nothing` [0, D]."""
+        self.experts(nothing, torch.empty(0, dtype=torch.long, device=nothing.device))
 
 
 class Readout:
@@ -94,15 +100,23 @@ class Transformer:
     anew in another layout are removed from it."""
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, numerics: Numerics, kernels: KernelBackend
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        numerics: Numerics,
+        kernels: KernelBackend,
+        group: ExpertGroup = ALONE,
     ) -> None:
         self.config = config
+        self.group = group
         self.embed = weights["embed.weight"]
         # [D, vocab]: for a few rows the product is several times faster than with [vocab, D].
         self.head = weights.pop("head.weight").t().contiguous()
         self.readout = Readout(weights, "", config, kernels)
         self.layers = [
-            Layer(weights, f"layers.{i}.", config.compress_ratios[i], config, numerics, kernels)
+            Layer(
+                weights, f"layers.{i}.", config.compress_ratios[i], config, numerics, kernels, group
+            )
             for i in range(config.num_hidden_layers)
         ]
         self.plain = frequencies(config, compressed=False, device=self.head.device)
@@ -116,6 +130,11 @@ class Transformer:
         for layer, cache in zip(self.layers, caches, strict=True):
             streams = layer(streams, batch, turn, cache)
         return streams
+
+    def step_along(self) -> None:
+        """Take part in another rank's forward: the same expert exchanges, without a token."""
+        for layer in self.layers:
+            layer.step_along(self.embed[:0])
 
     def angles(self, batch: RaggedBatch) -> Angles:
         """The rotary angles of one forward."""

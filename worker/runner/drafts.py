@@ -84,6 +84,11 @@ class Drafter:
             runs = [run.then(token_id) for run, token_id in zip(runs, token_ids, strict=True)]
         return guesses
 
+    def step_along(self) -> None:
+        """Take part in another rank's `propose`: as many passes, without a token."""
+        for _ in range(self._engine.draft_tokens):
+            self.head.step_along()
+
     def _settled(self, s: ScheduledSequence, drawn: Sequence[TokenLogprob]) -> _Run:
         """The positions of this step whose follower is known, as far as they are in the window of
         the last."""
@@ -100,6 +105,7 @@ class Drafter:
         """One pass of the head: streams [T, n, D], and the last row of each run. Nothing is
         computed for an empty one."""
         if not runs:
+            self.head.step_along()
             return streams, []
         chunks = [
             replace(run.sequence, token_ids=run.followers, start=run.start, pages=[])

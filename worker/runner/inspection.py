@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from worker.config import CSA_RATIO, EngineConfig, ModelConfig
-from worker.errors import ConfigError
 from worker.model.checkpoint import ROUTED_EXPERT
 from worker.model.loader import Checkpoint, loaded_dtype, open_checkpoint
 from worker.model.numerics import numerics
+from worker.parallel.groups import check_split
 from worker.runner.kv_tensors import KVTensors
 
 
@@ -72,10 +72,7 @@ def inspect(
     another architecture, others where nothing can draft) and CheckpointError."""
     root = Path(directory)
     config = ModelConfig.from_dir(root)
-    if ep_size < 1 or config.n_routed_experts % ep_size:
-        raise ConfigError(
-            f"{config.n_routed_experts} experts cannot be split evenly over {ep_size} ranks"
-        )
+    check_split(config.n_routed_experts, ep_size)
     compute = numerics(dtype).compute
     checkpoint = open_checkpoint(root, config)
     if draft_tokens:

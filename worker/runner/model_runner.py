@@ -18,6 +18,7 @@ from worker.model.mtp import DraftHead
 from worker.model.numerics import numerics
 from worker.model.ragged import lay_out
 from worker.model.transformer import Transformer
+from worker.parallel.groups import ALONE, ExpertGroup
 from worker.runner.drafts import Drafter
 from worker.runner.kv_tensors import KVTensors
 from worker.runner.verification import finite, verify
@@ -28,10 +29,13 @@ STUCK = "the grammar of the answer has become too complex to go on"
 
 
 class ModelRunner:
-    """`forward_count` counts forwards, for metrics and tests."""
+    """One rank of `group`. `forward_count` counts forwards, for metrics and tests."""
 
-    def __init__(self, model_dir: str | Path, engine: EngineConfig) -> None:
-        """Load `model_dir`. Raises ConfigError, CheckpointError."""
+    def __init__(
+        self, model_dir: str | Path, engine: EngineConfig, group: ExpertGroup = ALONE
+    ) -> None:
+        """Load `model_dir`, and of the routed experts this rank's. Raises ConfigError,
+        CheckpointError."""
         _require_device(engine.device)
         arithmetic = numerics(engine.dtype)
         kernels = load_backend(engine.kernels)
@@ -42,9 +46,11 @@ class ModelRunner:
             self.config,
             arithmetic.compute,
             engine.device,
+            experts=group.experts(self.config.n_routed_experts),
             mtp=engine.draft_tokens > 0,
+            show_progress=group.rank == 0,
         )
-        self.model = Transformer(self.config, weights, arithmetic, kernels)
+        self.model = Transformer(self.config, weights, arithmetic, kernels, group)
         self.kv = KVTensors(self.config, engine, arithmetic.compute)
         self.drafter: Drafter | None = None
         if self.kv.drafting is not None:
@@ -64,10 +70,15 @@ class ModelRunner:
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[SequenceOutput]:
-        """One step: outputs in the order of `batch.sequences`."""
+        """One step: outputs in the order of `batch.sequences`. All ranks of a group call it
+        together, with an empty batch where there is nothing to run."""
         self.kv.clear(batch.resets)
         self.kv.copy(batch.copies_before)
-        outputs = self._forward(batch.sequences) if batch.sequences else []
+        if batch.sequences:
+            outputs = self._forward(batch.sequences)
+        else:
+            outputs = []
+            self._step_along()
         self.kv.copy(batch.copies_after)
         return outputs
 
@@ -91,6 +102,12 @@ class ModelRunner:
             output = self._output(sequence, chunk, drawn)
             outputs[i] = replace(output, draft_token_ids=drafts.get(sequence.request_id, []))
         return outputs
+
+    def _step_along(self) -> None:
+        """What `_forward` exchanges with other ranks, in the same order, without a token."""
+        self.model.step_along()
+        if self.drafter is not None:
+            self.drafter.step_along()
 
     def _sample(
         self,

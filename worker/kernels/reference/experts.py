@@ -17,7 +17,7 @@ def grouped_experts(
     x: torch.Tensor,  # [T, D]
     gate_up: torch.Tensor,  # [experts, 2I, D]
     down: torch.Tensor,  # [experts, D, I]
-    chosen: torch.Tensor,  # [T, k] expert ids
+    chosen: torch.Tensor,  # [T, k] expert ids; `experts` itself stands for none
     weights: torch.Tensor,  # [T, k] float32
     *,
     limit: float,
@@ -32,7 +32,7 @@ def grouped_experts(
     order = flat.argsort(stable=True)
     token, weight = order // chosen.shape[1], weights.flatten()[order].unsqueeze(1)
     stop = 0
-    for expert, count in enumerate(flat.bincount(minlength=len(down)).tolist()):
+    for expert, count in enumerate(flat.bincount(minlength=len(down)).tolist()[: len(down)]):
         if count == 0:
             continue
         start, stop = stop, stop + count

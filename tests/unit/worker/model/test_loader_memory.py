@@ -11,7 +11,14 @@ import torch
 from support.checkpoints import write_sparse
 from support.v4 import SMALL
 
-from worker.model.checkpoint import OFFICIAL, Form, TensorSpec, Variant
+from worker.model.checkpoint import (
+    OFFICIAL,
+    ROUTED_EXPERT,
+    Form,
+    TensorSpec,
+    Variant,
+    expected_tensors,
+)
 from worker.model.loader import load_weights
 from worker.model.shards import Extent, read_tensor
 from worker.model.tiny import write_checkpoint
@@ -65,6 +72,24 @@ def test_a_rank_reads_its_own_experts_alone(tmp_path: Path) -> None:
     assert shared == {name for name in whole if ".experts." not in name}
     for rank in ranks:
         assert all(torch.equal(tensor, whole[name]) for name, tensor in rank.items())
+
+
+def test_a_rank_reads_its_share_of_the_experts_bytes(tmp_path: Path) -> None:
+    def bytes_read(experts: range | None) -> int:
+        def total() -> int:
+            return int(Path("/proc/self/io").read_text().split()[1])  # rchar
+
+        before = total()
+        load_weights(tmp_path / "model", SMALL, torch.float32, experts=experts)
+        return total() - before
+
+    write_checkpoint(tmp_path / "model", SMALL)
+    layers = [n for n in expected_tensors(SMALL).items() if not n[0].startswith("mtp.")]
+    experts_bytes = sum(spec.nbytes for name, spec in layers if ROUTED_EXPERT.fullmatch(name))
+    whole = bytes_read(None)
+    assert whole > experts_bytes
+    # Other threads of this process may read a little meanwhile.
+    assert whole - bytes_read(range(4, 6)) == pytest.approx(experts_bytes * 3 / 4, rel=0.01)
 
 
 def test_a_file_shortened_after_its_header_was_read_is_an_error(tmp_path: Path) -> None:

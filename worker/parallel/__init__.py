@@ -1,0 +1,1 @@
+"""Ranks that share the routed experts of every layer between them."""
