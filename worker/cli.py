@@ -59,6 +59,17 @@ class LogLevel(StrEnum):
 MaxModelLen = Annotated[int, typer.Option(min=2, help="Prompt and output tokens of one request.")]
 ServedModelName = Annotated[str, typer.Option(help="The name requests must ask for.")]
 EffortProfile = Annotated[str, typer.Option(help="Meaning of reasoning_effort: preview or 0731.")]
+EpSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Ranks that share the routed experts: a process each, on cuda a GPU each. Each has "
+        "its own pages, state slots, max-sequences, max-batch-tokens and threads.",
+    ),
+]
+EpTimeout = Annotated[
+    int, typer.Option(min=1, help="A rank that the others wait for so long has failed.")
+]
 MaxWaiting = Annotated[int, typer.Option(min=0, help="Requests that may wait for room before 503.")]
 Pages = Annotated[
     int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
@@ -115,6 +126,8 @@ def serve(
     pages: Pages = 0,
     state_slots: StateSlots = 0,
     draft_tokens: DraftTokens = 0,
+    ep_size: EpSize = 1,
+    ep_timeout_seconds: EpTimeout = 60,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
     drain_seconds: DrainSeconds = 30,
     journal: JournalFile = None,
@@ -135,7 +148,7 @@ def serve(
     try:
         configure(log_level.value, log_file)
         page_tokens = ModelConfig.from_dir(directory).page_tokens
-        set_threads(threads)
+        set_threads(threads, ep_size)
         engine = EngineConfig(
             device=device.value,
             dtype=dtype.value,
@@ -145,6 +158,8 @@ def serve(
             pages=pages or 4 * -(-max_model_len // page_tokens),
             state_slots=state_slots or 2 * max_sequences,
             draft_tokens=draft_tokens,
+            ep_size=ep_size,
+            ep_timeout_seconds=ep_timeout_seconds,
         )
         run(
             ServeConfig(

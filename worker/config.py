@@ -138,7 +138,8 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How much of the machine the engine takes. `pages` and `state_slots` size the KV tensors.
-    `draft_tokens`: how many tokens beyond the next one a forward may guess."""
+    `draft_tokens`: how many tokens beyond the next one a forward may guess. `ep_size`: ranks that
+    share the routed experts; each has all the other limits for itself."""
 
     device: str = "cpu"
     dtype: str = "float32"  # a name in worker.model.numerics.NUMERICS
@@ -150,6 +151,8 @@ class EngineConfig:
     state_slots: int = 64
     attention_tile_bytes: int = 64 << 20  # workspace of one query tile
     draft_tokens: int = 0
+    ep_size: int = 1
+    ep_timeout_seconds: int = 60  # of a rank that the others wait for
 
     def __post_init__(self) -> None:
         for name in self.__annotations__:

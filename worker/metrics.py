@@ -1,10 +1,24 @@
-"""What an engine tells Prometheus, under vLLM's names where vLLM has one. The server exposes it."""
+"""What an engine tells Prometheus, under vLLM's names where vLLM has one. The server exposes it.
+
+Ranks that are processes of their own count for themselves and send `samples`; the server's metrics
+`absorb` them, and show one engine.
+"""
+
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
 
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
+
+
+AVERAGED = {"vllm:kv_cache_usage_perc"}  # over ranks; everything else adds up
+
+Key = tuple[str, tuple[tuple[str, str], ...]]  # a sample's name, and its labels but the model's
+SUFFIXES = ("", "_total", "_bucket", "_count", "_sum")  # from a metric's name to its samples'
 
 
 class EngineMetrics:
@@ -13,6 +27,7 @@ class EngineMetrics:
     def __init__(self, model_name: str) -> None:
         self._registry = CollectorRegistry()
         self._labels = {"model_name": model_name}
+        self._ranks: dict[int, dict[Key, float]] = {}
         self.running = self._gauge("num_requests_running", "Requests in the running batch")
         self.waiting = self._gauge("num_requests_waiting", "Requests that wait for room")
         self.page_usage = self._gauge("kv_cache_usage_perc", "KV pages in use; 1 is all")
@@ -57,7 +72,43 @@ class EngineMetrics:
 
     def text(self) -> bytes:
         """Prometheus exposition text."""
-        return generate_latest(self._registry)
+        return generate_latest(self if self._ranks else self._registry)
+
+    def samples(self) -> dict[Key, float]:
+        """Every value that is not zero, but times of creation."""
+        return {
+            _key(sample): sample.value
+            for family in self._registry.collect()
+            for sample in family.samples
+            if sample.value and not sample.name.endswith("_created")
+        }
+
+    def absorb(self, rank: int, samples: dict[Key, float]) -> None:
+        """Take the latest samples of a rank in place of its earlier ones."""
+        self._ranks[rank] = samples
+
+    def collect(self) -> Iterator[Metric]:
+        """This engine's own metrics and those of its ranks, as one; prometheus_client calls it."""
+        theirs = self._ranks_together()
+        for family in self._registry.collect():
+            own = [s._replace(value=s.value + theirs.pop(_key(s), 0.0)) for s in family.samples]
+            names = {family.name + suffix for suffix in SUFFIXES}
+            only_theirs = [
+                Sample(name, {**self._labels, **dict(labels)}, value)
+                for (name, labels), value in theirs.items()
+                if name in names
+            ]
+            family.samples = own + only_theirs
+            yield family
+
+    def _ranks_together(self) -> dict[Key, float]:
+        together: dict[Key, float] = {}
+        ranks = list(self._ranks.values())
+        for samples in ranks:
+            for key, value in samples.items():
+                share = value / len(ranks) if key[0] in AVERAGED else value
+                together[key] = together.get(key, 0.0) + share
+        return together
 
     def _gauge(self, name: str, text: str) -> Gauge:
         gauge = Gauge(f"vllm:{name}", text, ["model_name"], registry=self._registry)
@@ -76,3 +127,7 @@ class EngineMetrics:
             buckets=LATENCY_BUCKETS_SECONDS,
         )
         return histogram.labels(**self._labels)
+
+
+def _key(sample: Sample) -> Key:
+    return sample.name, tuple(item for item in sample.labels.items() if item[0] != "model_name")

@@ -5,7 +5,9 @@ a grammar's state follows from the output's token ids, so that a preempted or mo
 no care.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import deepseek_recipe as recipe
@@ -17,17 +19,26 @@ from worker.errors import InvalidRequest
 from worker.request import Grammar
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """All that a grammar is built from, in plain data. `reasoning`: the answer begins with it;
+    `calls`: tools may be called."""
+
+    text: str
+    reasoning: bool
+    calls: bool
+
+
 class AnswerGrammar:
     """One answer's way through its grammar, which begins where reasoning ends. Belongs to one
     request."""
 
-    def __init__(
-        self, compiler: "GrammarCompiler", matcher: LLMatcher, *, reasoning: bool, calls: bool
-    ) -> None:
+    def __init__(self, compiler: "GrammarCompiler", matcher: LLMatcher, form: AnswerForm) -> None:
+        self.form = form
         self._compiler = compiler
         self._matcher = matcher
-        self._reasoning = reasoning
-        self._calls = calls
+        self._reasoning = form.reasoning
+        self._calls = form.calls
         self._seen = 0
         self._mask = b""  # of the output last asked about
 
@@ -54,14 +65,9 @@ class AnswerGrammar:
 
     def copy(self) -> "AnswerGrammar":
         """The same, at the same place, for another answer. Takes microseconds."""
-        copied = AnswerGrammar(
-            self._compiler,
-            self._matcher.deep_copy(),
-            reasoning=self._reasoning,
-            calls=self._calls,
-        )
-        copied._seen = self._seen
-        return copied
+        twin = copy.copy(self)
+        twin._matcher = self._matcher.deep_copy()
+        return twin
 
     def _mask_after(self, last: int | None) -> bytes:
         if self._reasoning:
@@ -141,18 +147,22 @@ class GrammarCompiler:
                 "an assistant prefix cannot be combined with response_format or strict tools",
                 param="messages",
             )
-        matcher = LLMatcher(self._matching, text, log_level=0)
+        matcher = self._matcher(text)
         if not self.mask(matcher):
             reason = matcher.get_error().splitlines()[0]
             reason = "nothing satisfies it" if reason == "NoExtensionBias" else reason
             raise InvalidRequest(f"the form of the answer cannot be enforced: {reason}")
         stage = request.parsing_options.thinking_initial_stage
-        return AnswerGrammar(
-            self,
-            matcher,
-            reasoning=stage is not None and stage.starts_in_reasoning(),
-            calls=bool(conversation.tools),
-        )
+        reasoning = stage is not None and stage.starts_in_reasoning()
+        form = AnswerForm(text, reasoning=reasoning, calls=bool(conversation.tools))
+        return AnswerGrammar(self, matcher, form)
+
+    def build(self, form: AnswerForm) -> AnswerGrammar:
+        """The grammar of `form`, which this or another compiler has compiled before."""
+        return AnswerGrammar(self, self._matcher(form.text), form)
+
+    def _matcher(self, text: str) -> LLMatcher:
+        return LLMatcher(self._matching, text, log_level=0)
 
     def mask(self, matcher: LLMatcher) -> bytes:
         """What may come next; empty when `matcher` has failed, which only this call may show."""

@@ -5,14 +5,18 @@ from pathlib import Path
 from worker.cache.manager import CacheManager
 from worker.config import EngineConfig, ModelConfig
 from worker.engine.core import EngineCore
+from worker.engine.group import EngineGroup
 from worker.errors import ConfigError
 from worker.metrics import EngineMetrics
+from worker.parallel.groups import ALONE, ExpertGroup, check_split
 from worker.runner.model_runner import ModelRunner
 from worker.scheduler import Scheduler
 
 
 def check_limits(model: ModelConfig, engine: EngineConfig) -> None:
-    """Raises ConfigError when a request of full length could not run alone."""
+    """Raises ConfigError when a request of full length could not run alone, or the experts cannot
+    be shared by so many ranks."""
+    check_split(model.n_routed_experts, engine.ep_size)
     page_positions = engine.pages * model.page_tokens
     if engine.max_model_len > model.max_position_embeddings:
         raise ConfigError(
@@ -53,8 +57,22 @@ def build_scheduler(model: ModelConfig, engine: EngineConfig, *, revision: str) 
     )
 
 
-def build_engine(directory: Path, engine: EngineConfig, metrics: EngineMetrics) -> EngineCore:
-    """Load the model and connect it. Raises ConfigError, CheckpointError."""
+def build_engine(
+    directory: Path, engine: EngineConfig, metrics: EngineMetrics
+) -> EngineCore | EngineGroup:
+    """Load the model, here or on several ranks, and connect it. Raises ConfigError,
+    CheckpointError, EngineCrashed."""
+    model = ModelConfig.from_dir(directory)
+    if engine.ep_size > 1:
+        check_limits(model, engine)
+        return EngineGroup(directory, model, engine, metrics)
+    return build_core(directory, engine, metrics)
+
+
+def build_core(
+    directory: Path, engine: EngineConfig, metrics: EngineMetrics, group: ExpertGroup = ALONE
+) -> EngineCore:
+    """One rank's engine, in this process. Raises ConfigError, CheckpointError."""
     model = ModelConfig.from_dir(directory)
     scheduler = build_scheduler(model, engine, revision=str(directory.resolve()))
-    return EngineCore(scheduler, ModelRunner(directory, engine), metrics)
+    return EngineCore(scheduler, ModelRunner(directory, engine, group), metrics, group)

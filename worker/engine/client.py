@@ -7,9 +7,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
-from worker.engine.core import EngineCore
-from worker.errors import Unavailable
+from worker.engine.core import OnProgress
+from worker.errors import EngineCrashed, Unavailable
 from worker.request import FinishReason, Request, SamplingParams
 from worker.scheduler import Progress
 
@@ -20,10 +21,28 @@ ENGINE_FAILED = "the engine has failed and is being restarted"
 SHUTTING_DOWN = "this worker is shutting down"
 
 
+class Engine(Protocol):
+    """What runs requests: `EngineCore` in this process, or `EngineGroup` over several."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    def start(self, on_progress: OnProgress, on_crash: Callable[[Exception], None]) -> None: ...
+
+    def submit(self, request: Request) -> None: ...
+
+    def abort(self, request_id: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class EngineClient:
     """`max_requests` bounds those running and waiting together."""
 
-    def __init__(self, core: EngineCore, *, max_requests: int) -> None:
+    def __init__(self, core: Engine, *, max_requests: int) -> None:
         self._core = core
         self._max_requests = max_requests
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -31,6 +50,7 @@ class EngineClient:
         self._followers: dict[str, Sequence[Request]] = {}  # by the request that they wait for
         self._unavailable: Unavailable | None = Unavailable("starting", "the engine is starting")
         self.crashed = asyncio.Event()
+        self.crash = EngineCrashed("the engine's step loop has crashed; its log line tells where")
 
     @property
     def running(self) -> int:
@@ -114,9 +134,12 @@ class EngineClient:
                 self.abort(request.request_id)
 
     def _on_progress(self, progress: list[Progress]) -> None:
-        self._call_soon(lambda: self._deliver(progress))
+        if progress:
+            self._call_soon(lambda: self._deliver(progress))
 
     def _on_crash(self, error: Exception) -> None:
+        if isinstance(error, EngineCrashed):
+            self.crash = error
         self._call_soon(self._crash)
 
     def _call_soon(self, function: Callable[[], None]) -> None:

@@ -28,6 +28,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
 from worker.errors import ConfigError, PeerLost
 
 LOOPBACK = "127.0.0.1"
+JOIN_SECONDS = 300.0  # for all ranks to have started: some import torch from a cold disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,14 @@ class ExpertGroup:
 ALONE = ExpertGroup()
 
 
-def join(seat: Seat, device: str) -> ExpertGroup:
+def join(seat: Seat, device: str, wait_seconds: float = JOIN_SECONDS) -> ExpertGroup:
     """Take a seat, and wait for all ranks to have done so. Raises PeerLost."""
-    patience = timedelta(seconds=seat.timeout_seconds)
+    patience = timedelta(seconds=wait_seconds)
     try:
         store = TCPStore(LOOPBACK, seat.port, is_master=False, timeout=patience)
         numbers = _gloo(PrefixStore("numbers", store), seat, patience)
         on_cpu = torch.device(device).type == "cpu"
-        rows = numbers if on_cpu else _nccl(PrefixStore("rows", store), seat, patience)
+        rows = numbers if on_cpu else _nccl(PrefixStore("rows", store), seat)
     except RuntimeError as error:  # torch's connection and timeout errors are kinds of it
         raise PeerLost(str(error)) from error
     return ExpertGroup(seat.rank, seat.size, rows, numbers)
@@ -130,14 +131,16 @@ def _gloo(store: PrefixStore, seat: Seat, patience: timedelta) -> ProcessGroup:
     options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
     options._timeout = patience
-    return cast("ProcessGroup", ProcessGroupGloo(store, seat.rank, seat.size, options))
+    group = ProcessGroupGloo(store, seat.rank, seat.size, options)
+    group.set_timeout(timedelta(seconds=seat.timeout_seconds))
+    return cast("ProcessGroup", group)
 
 
-def _nccl(store: PrefixStore, seat: Seat, patience: timedelta) -> ProcessGroup:
+def _nccl(store: PrefixStore, seat: Seat) -> ProcessGroup:
     from torch.distributed import ProcessGroupNCCL  # only torch builds with CUDA have it
 
     options = ProcessGroupNCCL.Options()
-    options._timeout = patience
+    options._timeout = timedelta(seconds=seat.timeout_seconds)
     return cast("ProcessGroup", ProcessGroupNCCL(store, seat.rank, seat.size, options))
 
 

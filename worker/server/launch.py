@@ -16,7 +16,7 @@ from worker.encoding.chat import ChatEncoding
 from worker.encoding.tokenizer import Tokenizer
 from worker.engine.build import build_engine
 from worker.engine.client import SHUTTING_DOWN, EngineClient
-from worker.errors import ConfigError, EngineCrashed, Unavailable
+from worker.errors import ConfigError, Unavailable
 from worker.metrics import EngineMetrics
 from worker.server.app import create_app
 from worker.server.generation import Serving
@@ -67,7 +67,7 @@ def run(serving: Serving, listener: socket.socket, *, drain_seconds: int) -> Non
     )
     _Server(config, serving.client, drain_seconds).run(sockets=[listener])
     if serving.client.crashed.is_set():
-        raise EngineCrashed("the engine's step loop has crashed; its log line tells where")
+        raise serving.client.crash
 
 
 def build_serving(config: ServeConfig, engine: EngineConfig) -> Serving:
@@ -86,7 +86,9 @@ def build_serving(config: ServeConfig, engine: EngineConfig) -> Serving:
     metrics = EngineMetrics(config.model_name)
     core = build_engine(config.directory, engine, metrics)
     return Serving(
-        client=EngineClient(core, max_requests=engine.max_sequences + config.max_waiting),
+        client=EngineClient(
+            core, max_requests=engine.ep_size * engine.max_sequences + config.max_waiting
+        ),
         tokenizer=tokenizer,
         chat=chat,
         limits=Limits(
@@ -128,9 +130,10 @@ class _Server(uvicorn.Server):
             deadline.cancel()
 
 
-def set_threads(count: int) -> None:
-    """Let torch use `count` CPU threads; 0: half the cores, the rest is for the event loop."""
-    torch.set_num_threads(count or max(1, (os.cpu_count() or 2) // 2))
+def set_threads(count: int, ep_size: int = 1) -> None:
+    """Let torch use `count` CPU threads on each rank; 0: half the cores together, the rest is for
+    the event loop."""
+    torch.set_num_threads(count or max(1, (os.cpu_count() or 2) // 2 // ep_size))
 
 
 def bind(host: str, port: int) -> socket.socket:

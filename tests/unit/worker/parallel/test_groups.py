@@ -46,7 +46,7 @@ def test_a_rank_that_does_not_come_is_given_up() -> None:
 def test_a_seat_that_nobody_joins_is_given_up() -> None:
     store = meeting_point()
     with pytest.raises(PeerLost):
-        join(Seat(0, 2, store.port, 0.5), "cpu")
+        join(Seat(0, 2, store.port, 60.0), "cpu", wait_seconds=0.5)
 
 
 def test_every_listening_socket_is_on_the_loopback_interface() -> None:
