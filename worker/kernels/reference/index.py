@@ -30,13 +30,28 @@ def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Ten
     entries = scores.shape[1]
     k = min(k, entries)
     index = torch.arange(entries, device=scores.device)
-    hidden = index >= visible.unsqueeze(1)
-    scores = scores.masked_fill(hidden, float("-inf"))
-    edge = scores.topk(k, dim=-1, sorted=True).values[:, -1:]
+    scores = scores.masked_fill(index >= visible.unsqueeze(1), float("-inf"))
+    best, chosen = scores.topk(k, dim=-1, sorted=False)
+    edge = best.amin(-1, keepdim=True)
+    left_out = (scores == edge).sum(-1) > (best == edge).sum(-1)
+    # topk takes any of those at the edge; there are more of them in next to no row.
+    if bool((left_out & (edge.squeeze(1) > float("-inf"))).any()):
+        return _lowest_of_equals(scores, edge, k)
+    return _padded(chosen.masked_fill(best == float("-inf"), entries).sort(-1).values, entries)
+
+
+def _lowest_of_equals(scores: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:
+    """The k highest, where as many of those that equal `edge` [T, 1] as there is room for are
+    taken from the lowest index up."""
+    entries = scores.shape[1]
     above = scores > edge
-    level = (scores == edge) & ~hidden
+    level = (scores == edge) & (scores > float("-inf"))
     room = k - above.sum(-1, keepdim=True)
     chosen = above | (level & (level.cumsum(-1) <= room))
-    ranked = torch.where(chosen, index, entries)  # unchosen entries sort behind every index
-    lowest = ranked.topk(k, dim=-1, largest=False, sorted=True).values
-    return lowest.masked_fill(lowest == entries, -1)
+    # Unchosen entries sort behind every index.
+    ranked = torch.where(chosen, torch.arange(entries, device=scores.device), entries)
+    return _padded(ranked.topk(k, dim=-1, largest=False, sorted=True).values, entries)
+
+
+def _padded(ascending: torch.Tensor, entries: int) -> torch.Tensor:
+    return ascending.masked_fill(ascending == entries, -1)
