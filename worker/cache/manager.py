@@ -56,6 +56,11 @@ class CacheManager:
         """Fraction of pages held by running sequences."""
         return self._pages.held / self._pages.size
 
+    @property
+    def pages_left(self) -> int:
+        """Pages that sequences can still be given."""
+        return self._pages.available
+
     def admit(self, request: Request, *, reuse: bool) -> Admission | None:
         """Give `request` a state slot and, with `reuse`, the longest known prefix of its tokens.
 

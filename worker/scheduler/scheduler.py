@@ -122,7 +122,8 @@ class Scheduler:
         assert not self._in_flight
         batch = Batch([])
         self._make_way()
-        self._running.sort(key=self._waiting.rank)
+        if self._cache.pages_left < len(self._running):  # a decode takes one page at most
+            self._running.sort(key=self._waiting.rank)
         budget = self._schedule_decodes(batch, self._max_batch_tokens)
         decodes = [scheduled.request for scheduled in self._in_flight.values()]
         # At most half of what the decodes leave, so that prompts always go on.

@@ -150,8 +150,8 @@ class WaitingQueue:
     def charge(self, request: Request, end: int) -> None:
         """Count positions `request.computed_tokens` .. `end`-1 as served, each once."""
         ticket = self._tickets[request.request_id]
-        start = max(request.computed_tokens, ticket.charged_tokens)
-        if end > start:
+        if end > ticket.charged_tokens:
+            start = max(request.computed_tokens, ticket.charged_tokens)
             prompt_tokens = len(request.prompt_token_ids)
             output = max(0, end - max(start, prompt_tokens))
             ticket.flow.service += end - start + (OUTPUT_WEIGHT - 1) * output
