@@ -98,7 +98,8 @@ def load_weights(
     checkpoint = open_checkpoint(Path(directory), config)
     if mtp:
         checkpoint.require_mtp(config)
-    weights = _allocate(checkpoint, checkpoint.loaded(experts, mtp=mtp), compute, device)
+    names = list(checkpoint.loaded(experts, mtp=mtp))
+    weights = _allocate(checkpoint, names, compute, device)
 
     def load(name: str) -> str | None:
         tensor = _dequantised(checkpoint, name)
@@ -106,10 +107,10 @@ def load_weights(
         return _value_problem(name, tensor, config)
 
     problems: list[str] = []
-    total_bytes = sum(checkpoint.extents[name].spec.nbytes for name in weights)
+    total_bytes = sum(checkpoint.extents[name].spec.nbytes for name in names)
     try:
         with _readers() as pool, reported(total_bytes, shown=show_progress) as advance:
-            for name, problem in zip(weights, pool.map(load, weights), strict=True):
+            for name, problem in zip(names, pool.map(load, names), strict=True):
                 if problem is not None:
                     problems.append(problem)
                 advance(checkpoint.extents[name].spec.nbytes)
@@ -118,6 +119,23 @@ def load_weights(
     if problems:
         raise CheckpointError(f"{checkpoint.root}: corrupt tensor values", problems)
     return weights
+
+
+def stacked_experts(
+    weights: Weights, prefix: str, experts: range
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take the loaded experts of the layer whose names begin with `prefix` out of `weights`: gate
+    over up projections [experts, 2I, D] and down projections [experts, D, I]. No copies: so they
+    were laid out."""
+
+    def take(matrix: str) -> list[torch.Tensor]:
+        return [weights.pop(f"{prefix}experts.{e}.{matrix}.weight") for e in experts]
+
+    gate, down, up = take("w1"), take("w2"), take("w3")
+    inner, width = gate[0].shape
+    gate_up = gate[0].as_strided((len(experts), 2 * inner, width), (2 * inner * width, width, 1))
+    assert up[-1].data_ptr() == gate_up[-1, inner].data_ptr()
+    return gate_up, down[0].as_strided((len(experts), width, inner), (width * inner, inner, 1))
 
 
 def open_checkpoint(root: Path, config: ModelConfig) -> Checkpoint:
@@ -173,19 +191,29 @@ def _readers() -> Iterator[ThreadPoolExecutor]:
 def _allocate(
     checkpoint: Checkpoint, names: Iterable[str], compute: torch.dtype, device: str
 ) -> Weights:
-    """Uninitialised memory for the whole result. It comes before anything
-    is read: allocated between a reader's temporaries it would leave the heap in pieces. A layer's
-    experts lie in one tensor for each of w1, w2 and w3."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Uninitialised memory for the whole result. It comes before anything is read: allocated
+    between a reader's temporaries it would leave the heap in pieces. A layer's experts lie as
+    `stacked_experts` takes them."""
+    weights: Weights = {}
+    experts: dict[tuple[str, str], list[str]] = {}  # names by layer and matrix
     for name in names:
         routed = ROUTED_EXPERT.fullmatch(name)
-        groups.setdefault((routed[1], routed[3]) if routed else (name, ""), []).append(name)
-    weights: Weights = {}
-    for members in groups.values():
-        spec = checkpoint.table[members[0]]
-        dtype = loaded_dtype(members[0], spec, compute)
-        together = torch.empty((len(members), *spec.unpacked_shape), dtype=dtype, device=device)
-        weights.update(zip(members, together, strict=True))
+        if routed:
+            experts.setdefault((routed[1], routed[3]), []).append(name)
+            continue
+        spec = checkpoint.table[name]
+        dtype = loaded_dtype(name, spec, compute)
+        weights[name] = torch.empty(spec.unpacked_shape, dtype=dtype, device=device)
+    for (layer, matrix), members in experts.items():
+        width, inner = checkpoint.table[members[0]].unpacked_shape
+        if matrix == "w2":
+            down = torch.empty((len(members), width, inner), dtype=compute, device=device)
+            weights.update(zip(members, down, strict=True))
+        elif matrix == "w1":
+            inner, width = width, inner
+            gate_up = torch.empty((len(members), 2, inner, width), dtype=compute, device=device)
+            weights.update(zip(members, gate_up[:, 0], strict=True))
+            weights.update(zip(experts[layer, "w3"], gate_up[:, 1], strict=True))
     return weights
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import linear, softplus
 from worker.config import ModelConfig
 from worker.kernels.load import KernelBackend
 from worker.model.linear import Linear
-from worker.model.loader import Weights
+from worker.model.loader import Weights, stacked_experts
 from worker.model.numerics import Numerics
 from worker.parallel.all_to_all import combine, dispatch
 from worker.parallel.groups import ExpertGroup
@@ -52,14 +52,8 @@ class MixtureOfExperts:
     ) -> None:
         self.group = group
         self.experts = group.experts(config.n_routed_experts)
-
-        def stack(name: str) -> torch.Tensor:
-            names = [f"{prefix}experts.{e}.{name}.weight" for e in self.experts]
-            return torch.stack([weights.pop(name) for name in names])
-
         self.router = Router(weights, prefix, config)
-        self.gate_up = torch.cat((stack("w1"), stack("w3")), 1)  # [own experts, 2I, D]
-        self.down = stack("w2")  # [own experts, D, I]
+        self.gate_up, self.down = stacked_experts(weights, prefix, self.experts)
         shared = f"{prefix}shared_experts."
         quantised = kernels if numerics.quantise else None
         shared_gate_up = torch.cat((weights[f"{shared}w1.weight"], weights[f"{shared}w3.weight"]))

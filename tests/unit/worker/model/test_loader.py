@@ -14,7 +14,7 @@ from support.v4 import SMALL
 
 from worker.errors import CheckpointError, ConfigError
 from worker.model.checkpoint import expected_tensors
-from worker.model.loader import Weights, load_weights
+from worker.model.loader import Weights, load_weights, stacked_experts
 from worker.model.shards import INDEX
 from worker.model.tiny import write_checkpoint
 
@@ -60,6 +60,18 @@ def rewrite(model: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> N
 def test_an_intact_checkpoint_loads_everything_but_mtp_and_scales(intact: Path) -> None:
     used = {n for n in expected_tensors(SMALL) if not n.startswith("mtp.")}
     assert set(load(intact)) == {n for n in used if not n.endswith(".scale")}
+
+
+def test_a_layers_experts_are_stacked_without_a_copy(intact: Path) -> None:
+    weights = load(intact)
+    prefix, last = "layers.1.ffn.", SMALL.n_routed_experts - 1
+    w1, w2, w3 = (weights[f"{prefix}experts.{last}.w{i}.weight"] for i in (1, 2, 3))
+    gate_up, down = stacked_experts(weights, prefix, range(last + 1))
+    assert gate_up.shape[0] == down.shape[0] == SMALL.n_routed_experts
+    assert gate_up[last].data_ptr() == w1.data_ptr()
+    assert torch.equal(gate_up[last], torch.cat((w1, w3)))
+    assert down[last].data_ptr() == w2.data_ptr()
+    assert not any(name.startswith(f"{prefix}experts.") for name in weights)
 
 
 def test_a_drafting_runner_gets_the_mtp_block_as_well(intact: Path) -> None:
