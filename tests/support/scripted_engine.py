@@ -43,8 +43,10 @@ class Script:
             self.going_on.wait()
         said = self.token_ids[number] if 0 <= number < len(self.token_ids) else EOS
         if s.allowed_tokens is not None:
-            allowed = token_ids(s.allowed_tokens[0])
-            said = said if said in allowed else allowed[0]
+            (mask,) = s.allowed_tokens
+            at, bit = divmod(said, 8)
+            if at >= len(mask) or not mask[at] & 1 << bit:
+                said = token_ids(mask)[0]
         top = [(said, -1.0 - number)] * (s.sampling.logprobs or 0)
         return SequenceOutput(s.request_id, [TokenLogprob(said, -1.0 - number, top)])
 

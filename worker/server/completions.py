@@ -121,19 +121,12 @@ def encode_prompt(
     tokenizer: Tokenizer, prompt: str | list[int], suffix: str | None = None
 ) -> list[int]:
     """Token ids of a completion's prompt; with `suffix`, of the request to fill the middle between
-    the two. Slow for long text. Raises InvalidRequest."""
-    try:
-        before = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-    except UnicodeEncodeError:
-        raise InvalidRequest("prompt is not valid Unicode", param="prompt") from None
+    the two. Slow for long text."""
+    before = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     if suffix is None:
         return before
-    try:
-        after = tokenizer.encode(suffix)
-    except UnicodeEncodeError:
-        raise InvalidRequest("suffix is not valid Unicode", param="suffix") from None
     begin, hole, end = map(tokenizer.control_id, FILL_IN_THE_MIDDLE)
-    return [begin, *before, hole, *after, end]
+    return [begin, *before, hole, *tokenizer.encode(suffix), end]
 
 
 def answer_completion(

@@ -68,7 +68,7 @@ class Generation:
         self._name = name
         self._started_us = time.time_ns() // 1000
         self._prompt_computed = not self.unfinished
-        self._recorded = serving.journal is None
+        self._recorded = False
         self._serving = serving
         self._by_id = {choice.request.request_id: choice for choice in choices}
         self._progress = progress
@@ -95,7 +95,7 @@ class Generation:
             if choice.finish_reason is None:  # else from a step that was in flight at its end
                 break
         if progress.finish_reason is FinishReason.DEADLINE:
-            raise DeadlineExceeded(sum(choice.completion_tokens for choice in self.choices))
+            raise DeadlineExceeded(self._completion_tokens())
         if progress.finish_reason is FinishReason.ERROR:
             raise self._failure(progress)
         self._prompt_computed |= progress.token is not None or progress.finish_reason is not None
@@ -137,8 +137,8 @@ class Generation:
     async def end_record(self) -> None:
         """Close the journal's row once no choice is left."""
         if self._serving.journal is not None and not self.unfinished:
+            self._recorded = True  # even should the client leave now
             await self._serving.journal.end(self._row(self.finish_reason))
-            self._recorded = True
 
     def usage(self) -> dict[str, Any]:
         """Usage up to the last token counted."""

@@ -93,6 +93,7 @@ def test_more_choices_than_there_is_room_for_are_refused_at_once(base_url: str) 
         httpx.Client(base_url=base_url, timeout=60) as client,
         client.stream("POST", COMPLETIONS, json=crowd) as running,
     ):
-        next(running.iter_lines())
+        lines = running.iter_lines()
+        next(lines)
         response = client.post(COMPLETIONS, json=body(COMPLETIONS, n=9))
     assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")

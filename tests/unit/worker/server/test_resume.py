@@ -132,5 +132,6 @@ def test_text_beyond_a_stop_string_cannot_be_of_this_request(http: httpx.Client)
 def test_text_of_another_form_cannot_be_of_this_request(http: httpx.Client) -> None:
     _, body = CASES["schema"]
     ids = http.post("/tokenize", json={"prompt": "[1, 2]"}).json()["tokens"]
-    response = http.post(CHAT, json={"model": MODEL, **body, "resume_token_ids": ids})
+    body = {"model": MODEL, "stream": True, **body, "resume_token_ids": ids}
+    response = http.post(CHAT, json=body)
     assert (response.status_code, response.json()["error"]["param"]) == (422, "resume_token_ids")
