@@ -6,7 +6,7 @@ from support.structured import ASK, NO_THINKING, SCHEMAS, json_schema
 
 from worker.batch import TokenLogprob
 from worker.encoding.chat import ChatEncoding
-from worker.encoding.grammar import AnswerForm, AnswerGrammar, GrammarCompiler
+from worker.encoding.grammar import AnswerForm, AnswerGrammar, Foretold, GrammarCompiler
 from worker.encoding.tokenizer import Tokenizer
 from worker.engine.messages import Step, Submit, dump, load
 from worker.errors import CheckpointError
@@ -39,6 +39,18 @@ def test_a_grammar_is_built_anew_and_allows_the_same(
         allowed = built.allowed(output)
         assert allowed == grammar.allowed(output)
         output.append(next(i for i in range(len(allowed) * 8) if allowed[i // 8] >> i % 8 & 1))
+
+
+def test_a_grammar_within_another_is_built_anew_too(
+    tokenizer: Tokenizer, chat_encoding: ChatEncoding, compiler: GrammarCompiler
+) -> None:
+    fields = {"messages": ASK, "response_format": json_schema(SCHEMAS["object"]), **NO_THINKING}
+    inner = chat_encoding.encode(fields).grammar
+    grammar = Foretold([3], inner, vocab_size=tokenizer.vocab_size)
+    request = load(dump(Submit(Request("r", [1], SAMPLING, grammar=grammar))), compiler.build)
+    assert request.request.grammar.allowed([]) == grammar.allowed([])
+    (brace,) = tokenizer.encode("{")
+    assert request.request.grammar.allowed([brace]) == grammar.allowed([brace])
 
 
 @pytest.fixture(scope="module")
