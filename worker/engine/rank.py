@@ -5,6 +5,7 @@ that file descriptor. It lives exactly as long as the other end is open: whoever
 anything, and no rank is left behind.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -141,6 +142,7 @@ def main(directory: Path, descriptor: int) -> int:
         torch.set_num_threads(setup.threads)
         metrics = EngineMetrics("")
         core = _build(directory, setup, metrics)
+        gc.freeze()  # what is loaded stays: no step has to wait until all of it is looked through
         built.set_result(core)
         leader.tell(Ready())
         begun.wait()

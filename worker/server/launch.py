@@ -1,6 +1,7 @@
 """Runs one worker process: bind, load, serve, drain. `worker.cli` calls it."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -48,6 +49,7 @@ def serve(config: ServeConfig, engine: EngineConfig) -> None:
     step loop has died."""
     with bind(config.host, config.port) as listener:
         serving = build_serving(config, engine)
+        gc.freeze()  # what is loaded stays: no step has to wait until all of it is looked through
         # uvicorn raises a signal again when it is done; a drained worker has ended as it should.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
