@@ -180,9 +180,9 @@ def _expand(counts: Indices) -> tuple[Indices, Indices]:
 def _source_rows(size: int, chunks: _Chunks, owner: Indices, positions: Indices) -> Indices:
     """Source rows of `positions` of the sequences `owner`, with rings of `size`; -1 before 0."""
     start = chunks.start[owner]
-    in_chunk = chunks.offset[owner] + positions - start
-    in_ring = len(chunks.owner) + owner * size + positions % size
-    rows = np.where(positions >= start, in_chunk, in_ring)
+    rows = positions % size
+    rows += len(chunks.owner) + owner * size  # in the ring
+    np.add(positions, chunks.offset[owner] - start, out=rows, where=positions >= start)
     rows[positions < 0] = -1
     return rows
 
