@@ -47,6 +47,13 @@ class DType(StrEnum):
     OFFICIAL = "official"
 
 
+class KVCacheDType(StrEnum):
+    """Storage of the KV cache: as computed, or DeepSeek's packed FP8 entries."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+
+
 class LogLevel(StrEnum):
     """How much is logged."""
 
@@ -82,6 +89,12 @@ DraftTokens = Annotated[
         max=MOST_DRAFT_TOKENS,
         help="Tokens to guess ahead with the model's MTP block and check in the next forward; "
         "0: none. Answers stay the same.",
+    ),
+]
+KVCache = Annotated[
+    KVCacheDType,
+    typer.Option(
+        "--kv-cache-dtype", help="auto: as dtype computes; fp8: half of bfloat16's bytes."
     ),
 ]
 DrainSeconds = Annotated[
@@ -126,6 +139,7 @@ def serve(
     pages: Pages = 0,
     state_slots: StateSlots = 0,
     draft_tokens: DraftTokens = 0,
+    kv_cache_dtype: KVCache = KVCacheDType.AUTO,
     ep_size: EpSize = 1,
     ep_timeout_seconds: EpTimeout = 60,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
@@ -158,6 +172,7 @@ def serve(
             pages=pages or 4 * -(-max_model_len // page_tokens),
             state_slots=state_slots or 2 * max_sequences,
             draft_tokens=draft_tokens,
+            kv_format=kv_cache_dtype.value,
             ep_size=ep_size,
             ep_timeout_seconds=ep_timeout_seconds,
         )
@@ -198,6 +213,7 @@ def tiny(
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Model directory.")],
     dtype: Annotated[DType, typer.Option(help="Arithmetic to serve it in.")] = DType.BFLOAT16,
+    kv_cache_dtype: KVCache = KVCacheDType.AUTO,
     ep_size: Annotated[
         int, typer.Option(min=1, help="Ranks that share the routed experts between them.")
     ] = 1,
@@ -214,7 +230,13 @@ def inspect(
     from worker.runner.inspection import inspect as run
 
     try:
-        report = run(directory, dtype=dtype.value, ep_size=ep_size, draft_tokens=draft_tokens)
+        report = run(
+            directory,
+            dtype=dtype.value,
+            ep_size=ep_size,
+            draft_tokens=draft_tokens,
+            kv_format=kv_cache_dtype.value,
+        )
     except (WorkerError, OSError) as error:
         _fail(error)
     if as_json:

@@ -10,6 +10,7 @@ import torch
 
 from worker.errors import ConfigError
 from worker.kernels import reference
+from worker.kernels.entry_pool import EntryPool
 
 
 class KernelBackend(Protocol):
@@ -57,11 +58,19 @@ class KernelBackend(Protocol):
 
     def pool_entries(self, rows: torch.Tensor, /) -> torch.Tensor: ...
 
+    def store_entries(
+        self, pool: EntryPool, rows: torch.Tensor, entries: torch.Tensor, /
+    ) -> None: ...
+
+    def load_blocks(
+        self, pool: EntryPool, blocks: torch.Tensor, dtype: torch.dtype, /
+    ) -> torch.Tensor: ...
+
     def index_scores(
         self,
         query: torch.Tensor,
         weights: torch.Tensor,
-        key_pages: torch.Tensor,
+        keys: EntryPool,
         block_table: torch.Tensor,
         entries: int,
         /,
@@ -74,7 +83,7 @@ class KernelBackend(Protocol):
     def sparse_attention(
         self,
         query: torch.Tensor,
-        pools: list[torch.Tensor],
+        pools: list[EntryPool],
         indices: list[torch.Tensor],
         sink: torch.Tensor,
         scale: float,

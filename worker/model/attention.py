@@ -4,8 +4,9 @@ entries beyond it. Layers without a ratio have the window alone."""
 import torch
 
 from worker.config import CSA_RATIO, ModelConfig
+from worker.kernels.entry_pool import EntryPool
 from worker.kernels.load import KernelBackend
-from worker.model.compressor import Compressor, store
+from worker.model.compressor import Compressor
 from worker.model.indexer import Indexer
 from worker.model.layer_cache import LayerCache
 from worker.model.linear import Linear
@@ -61,12 +62,13 @@ class Attention:
         kernels.rotate_(query, angles)
         kv = kernels.rms_norm(self.wkv(x), self.kv_norm, eps)
         kernels.rotate_(kv, angles)
-        if self.quantise:
+        if self.quantise or cache.window.packing is not None:
+            # Attention must see now what it will read back later: chunks may end anywhere.
             kernels.quantise_entry_(kv, self.config.qk_rope_head_dim)
         if entry_angles is not None:
             self._compress(x, batch, entry_angles, cache)
         out = self._attend(x, latent, query, kv, batch, angles, cache)
-        cache.window.flatten(0, 1)[batch.window.kept_at] = kv[batch.window.kept_rows]
+        kernels.store_entries(cache.window, batch.window.kept_at, kv[batch.window.kept_rows])
         kernels.rotate_(out, angles.conj())
         groups = out.reshape(len(x), self.config.o_groups, -1)  # [T, G, H/G * D]
         mixed = torch.einsum("tgi,goi->tgo", groups, self.wo_a)
@@ -81,7 +83,9 @@ class Attention:
         entries = self.compressor(x, batch, entry_angles, cache.entries)
         if self.quantise:
             self.kernels.quantise_entry_(entries, self.config.qk_rope_head_dim)
-        store(entries, batch.emissions[self.ratio], cache.entries)
+        self.kernels.store_entries(
+            cache.entries.pages, batch.emissions[self.ratio].stored_at, entries
+        )
         if self.indexer is not None:
             assert cache.index is not None
             self.indexer.remember(x, batch, entry_angles, cache.index)
@@ -98,9 +102,10 @@ class Attention:
     ) -> torch.Tensor:
         """Attention output [T, H, d], tile by tile."""
         absent = kv.new_zeros(1, kv.shape[1])
-        pools = [torch.cat((kv, cache.window.index_select(0, batch.slots).flatten(0, 1), absent))]
+        recent = self.kernels.load_blocks(cache.window, batch.slots, kv.dtype)  # [S, R, d]
+        pools = [EntryPool(torch.cat((kv, recent.flatten(0, 1), absent)).unsqueeze(0))]
         if cache.entries is not None:
-            pools.append(cache.entries.pages.flatten(0, 1))
+            pools.append(cache.entries.pages)
         index_query = None
         if self.indexer and batch.emissions[self.ratio].visible_most > self.config.index_topk:
             index_query = self.indexer.queries(x, latent, angles)
@@ -121,7 +126,7 @@ class Attention:
         tile: QueryTile,
         cache: LayerCache,
     ) -> torch.Tensor:
-        """Rows [rows, K] of the flattened page tensor that a tile's tokens attend to."""
+        """Rows [rows, K] of the page pool that a tile's tokens attend to."""
         visible = batch.emissions[self.ratio].visible[tile.rows]
         if index_query is not None:
             assert self.indexer is not None

@@ -66,8 +66,3 @@ class Compressor:
         )
         self.kernels.rotate_(entries, angles)
         return entries
-
-
-def store(entries: torch.Tensor, emission: Emission, cache: EntryCache) -> None:
-    """Write finished entries [E, dim] to their pages, in the cache's dtype."""
-    cache.pages.flatten(0, 1)[emission.stored_at] = entries.to(cache.pages.dtype)

@@ -4,7 +4,7 @@ import torch
 
 from worker.config import CSA_RATIO, ModelConfig
 from worker.kernels.load import KernelBackend
-from worker.model.compressor import Compressor, store
+from worker.model.compressor import Compressor
 from worker.model.layer_cache import EntryCache
 from worker.model.linear import Linear
 from worker.model.loader import Weights
@@ -40,7 +40,7 @@ class Indexer:
         keys = self.compressor(x, batch, angles, cache)
         if self.quantise:
             keys = self.kernels.quantise_index(keys)
-        store(keys, batch.emissions[CSA_RATIO], cache)
+        self.kernels.store_entries(cache.pages, batch.emissions[CSA_RATIO].stored_at, keys)
 
     def queries(
         self, x: torch.Tensor, latent: torch.Tensor, angles: torch.Tensor

@@ -10,27 +10,29 @@ from dataclasses import dataclass
 
 import torch
 
+from worker.kernels.entry_pool import EntryPool
+
 
 @dataclass(frozen=True, slots=True)
 class EntryCache:
     """One compressor's memory.
 
-    `pages` [pages + 1, entries per page, D]: finished entries; the extra last page stays zero, and
-    is what row -1 reads. `tail` [slots, R, 2, W] float32: value and score projections of the last
+    `pages`: finished entries, a block per page; the extra last page stays zero, and is what row -1
+    reads. `tail` [slots, R, 2, W] float32: value and score projections of the last
     R tokens, a ring at position mod R, where R spans every token an unfinished entry can need
     and `draft_tokens` more.
     """
 
-    pages: torch.Tensor
+    pages: EntryPool
     tail: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """One layer's memory. `window` [slots, R, D]: key-values of the last tokens, a ring at position
-    mod R = sliding_window + draft_tokens. `entries` in compressed layers, `index` beside it in CSA
-    layers."""
+    """One layer's memory. `window`: key-values of the last tokens, a block per slot, each a ring at
+    position mod R = sliding_window + draft_tokens. `entries` in compressed layers, `index` beside
+    it in CSA layers."""
 
-    window: torch.Tensor
+    window: EntryPool
     entries: EntryCache | None
     index: EntryCache | None

@@ -44,8 +44,8 @@ class Share:
 class Report:
     """`stored` is the checkpoint as it lies on disk, multi-token prediction included; `loaded` is
     what this worker keeps of it in `dtype`, which is without that unless it drafts. A sequence's
-    cache takes `kv_bytes_per_token` for each token, rounded up to whole pages of `page_tokens`, and
-    `kv_bytes_per_sequence` at any length."""
+    cache takes `kv_bytes_per_token` for each token (`kv_padding_per_token` of them hold nothing),
+    rounded up to whole pages of `page_tokens`, and `kv_bytes_per_sequence` at any length."""
 
     directory: str
     variant: dict[str, str | bool]
@@ -61,12 +61,19 @@ class Report:
     draft_tokens: int
     loaded: Share
     page_tokens: int
+    kv_format: str
     kv_bytes_per_token: float
+    kv_padding_per_token: float
     kv_bytes_per_sequence: int
 
 
 def inspect(
-    directory: str | Path, *, dtype: str = "bfloat16", ep_size: int = 1, draft_tokens: int = 0
+    directory: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    ep_size: int = 1,
+    draft_tokens: int = 0,
+    kv_format: str = "auto",
 ) -> Report:
     """Check the directory's headers and measure. Raises ConfigError (UnsupportedModelError for
     another architecture, others where nothing can draft) and CheckpointError."""
@@ -78,8 +85,10 @@ def inspect(
     if draft_tokens:
         checkpoint.require_mtp(config)
     files = {extent.path for extent in checkpoint.extents.values()}
-    # The "meta" device allocates shapes only; one page and one slot tell the size of each.
-    engine = EngineConfig(device="meta", pages=1, state_slots=1, draft_tokens=draft_tokens)
+    # The "meta" device allocates shapes only; one of each tells its size.
+    engine = EngineConfig(
+        device="meta", pages=1, state_slots=1, draft_tokens=draft_tokens, kv_format=kv_format
+    )
     kv = KVTensors(config, engine, compute)
     variant = checkpoint.variant
     return Report(
@@ -104,7 +113,9 @@ def inspect(
         draft_tokens=draft_tokens,
         loaded=_share(_loaded_sizes(checkpoint, compute, mtp=draft_tokens > 0), ep_size),
         page_tokens=config.page_tokens,
+        kv_format=kv_format,
         kv_bytes_per_token=kv.bytes_per_page / config.page_tokens,
+        kv_padding_per_token=kv.padding_per_page / config.page_tokens,
         kv_bytes_per_sequence=kv.bytes_per_slot,
     )
 
@@ -158,6 +169,7 @@ def as_text(report: Report) -> str:
     layers = ", ".join(f"{count} {kind}" for kind, count in report.layers.items())
     mtp = f", {parameters.mtp:,} for multi-token prediction" if variant["mtp"] else ""
     drafting = f", with {report.draft_tokens} draft tokens" if report.draft_tokens else ""
+    stored = report.dtype if report.kv_format == "auto" else report.kv_format
     ranks = "on one rank" if report.ep_size == 1 else f"on each of {report.ep_size} ranks"
     rows = {
         "directory": report.directory,
@@ -173,9 +185,9 @@ def as_text(report: Report) -> str:
         "on disk": f"{report.disk_bytes:,} bytes in {report.files} files, {report.tensors} tensors",
         f"as stored {ranks}": _share_text(report.stored),
         f"in {report.dtype} {ranks}": _share_text(report.loaded) + drafting,
-        f"cache in {report.dtype}": f"{report.kv_bytes_per_token:,.2f} bytes per token, in pages "
-        f"of {report.page_tokens}, and {report.kv_bytes_per_sequence:,} bytes per sequence"
-        + drafting,
+        f"cache in {stored}": f"{report.kv_bytes_per_token:,.2f} bytes per token "
+        f"({report.kv_padding_per_token:,.2f} of it padding), in pages of {report.page_tokens}, "
+        f"and {report.kv_bytes_per_sequence:,} bytes per sequence" + drafting,
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())

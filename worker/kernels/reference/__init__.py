@@ -10,6 +10,7 @@ from worker.kernels.reference.hyper_connection import (
 )
 from worker.kernels.reference.index import index_scores, select_top
 from worker.kernels.reference.norm import rms_norm
+from worker.kernels.reference.pool import load_blocks, store_entries
 from worker.kernels.reference.pooling import pool_entries
 from worker.kernels.reference.quantise import quantise_activation, quantise_entry_, quantise_index
 from worker.kernels.reference.rope import rotate_
@@ -21,6 +22,7 @@ __all__ = [
     "hyper_connection_in",
     "hyper_connection_out",
     "index_scores",
+    "load_blocks",
     "pool_entries",
     "quantise_activation",
     "quantise_entry_",
@@ -29,4 +31,5 @@ __all__ = [
     "rotate_",
     "select_top",
     "sparse_attention",
+    "store_entries",
 ]

@@ -5,21 +5,23 @@ Scores are score_j = sum_h w_h relu(q_h . k_j), in float32.
 
 import torch
 
+from worker.kernels.entry_pool import EntryPool
+from worker.kernels.reference.pool import load_blocks
+
 
 def index_scores(
     query: torch.Tensor,  # [B, R, H, D] R rows of each of B sequences
     weights: torch.Tensor,  # [B, R, H]
-    key_pages: torch.Tensor,  # [pages, E, D]
+    keys: EntryPool,  # blocks are pages
     block_table: torch.Tensor,  # [B, P] page ids, enough for `entries`
     entries: int,
 ) -> torch.Tensor:
     """Scores [B, R, entries] of the first `entries` keys of each sequence."""
-    per_page = key_pages.shape[1]
-    table = block_table[:, : -(-entries // per_page)]
-    pages = key_pages.index_select(0, table.flatten()).view(*table.shape, *key_pages.shape[1:])
-    keys = pages.flatten(1, 2)[:, :entries].float()  # [B, N, D]
-    b, r, heads, _ = query.shape
-    scores = query.flatten(1, 2).float() @ keys.transpose(1, 2)  # [B, R*H, N]
+    b, r, heads, dim = query.shape
+    table = block_table[:, : -(-entries // keys.block_entries)]
+    pages = load_blocks(keys, table.flatten(), torch.float32)
+    seen = pages.view(b, -1, dim)[:, :entries].float()  # [B, N, D]
+    scores = query.flatten(1, 2).float() @ seen.transpose(1, 2)  # [B, R*H, N]
     scores = scores.relu_().view(b * r, heads, entries)
     return (weights.reshape(b * r, 1, heads).float() @ scores).view(b, r, entries)
 

@@ -8,10 +8,10 @@ import math
 import torch
 from torch.nn.functional import pad
 
-E4M3_MAX = 448.0
+from worker.kernels.entry_pool import E4M3_MAX, SCALE_GROUP
+
 E2M1_MAX = 6.0
 ACTIVATION_BLOCK = 128
-ENTRY_BLOCK = 64
 INDEX_BLOCK = 32
 FLOAT32_BIAS = 127
 FLOAT32_MANTISSA_BITS = 23
@@ -24,10 +24,12 @@ def quantise_activation(x: torch.Tensor) -> torch.Tensor:
 
 
 def quantise_entry_(x: torch.Tensor, rope_dims: int) -> None:
-    """Cache rows x [..., D] in place through e4m3, one scale per 64 channels; the last
-    `rope_dims` channels stay as they are."""
-    channels = x[..., :-rope_dims]
-    channels.copy_(_by_block(channels, ENTRY_BLOCK, E4M3_MAX, SMALLEST))
+    """Cache rows x [..., D] in place, to what `kv_packing` can hold: e4m3 with one scale per 64
+    channels, the last `rope_dims` channels in bfloat16."""
+    channels, rotated = x[..., :-rope_dims], x[..., -rope_dims:]
+    channels.copy_(_by_block(channels, SCALE_GROUP, E4M3_MAX, SMALLEST))
+    if x.dtype != torch.bfloat16:
+        rotated.copy_(rotated.bfloat16())
 
 
 def quantise_index(x: torch.Tensor) -> torch.Tensor:
@@ -36,12 +38,20 @@ def quantise_index(x: torch.Tensor) -> torch.Tensor:
     return _by_block(_hadamard(x.float()), INDEX_BLOCK, E2M1_MAX, E2M1_MAX * 2.0**-126).to(x.dtype)
 
 
-def _by_block(x: torch.Tensor, block: int, largest: float, smallest: float) -> torch.Tensor:
-    width = x.shape[-1]
-    blocks = torch.unflatten(pad(x.float(), (0, -width % block)), -1, (-1, block))
+def scaled_blocks(
+    x: torch.Tensor, block: int, largest: float, smallest: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [..., D] in blocks [..., B, block] divided by their scales [..., B, 1], float32; the last
+    block is padded with zeros."""
+    blocks = torch.unflatten(pad(x.float(), (0, -x.shape[-1] % block)), -1, (-1, block))
     peak = blocks.abs().amax(-1, keepdim=True).clamp(min=smallest)
     scale = _power_of_two_above(peak / largest)
-    scaled = blocks / scale
+    return blocks / scale, scale
+
+
+def _by_block(x: torch.Tensor, block: int, largest: float, smallest: float) -> torch.Tensor:
+    width = x.shape[-1]
+    scaled, scale = scaled_blocks(x, block, largest, smallest)
     rounded = _to_e2m1(scaled) if largest == E2M1_MAX else scaled.to(torch.float8_e4m3fn).float()
     return (rounded * scale).flatten(-2)[..., :width].to(x.dtype)
 

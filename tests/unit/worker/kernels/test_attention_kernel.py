@@ -2,6 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.kernels.entry_pool import EntryPool
 from worker.kernels.reference import sparse_attention
 
 
@@ -28,7 +29,7 @@ def test_matches_the_definition(rows: int, heads: int, window: int, extra: int, 
         for pool, k in zip(pools, (window, extra), strict=True)
     ]
     sink = torch.randn(heads, generator=g)
-    out = sparse_attention(query, pools, indices, sink, 0.3)
+    out = sparse_attention(query, [EntryPool(p[None]) for p in pools], indices, sink, 0.3)
     for row in range(rows):
         listed = [p[i] for p, ix in zip(pools, indices, strict=True) for i in ix[row] if i >= 0]
         for head in range(heads):
@@ -39,7 +40,8 @@ def test_matches_the_definition(rows: int, heads: int, window: int, extra: int, 
 def test_rows_that_are_not_listed_cannot_poison_the_sum() -> None:
     pool = torch.full((5, 4), float("nan"))
     pool[2], pool[-1] = 1.0, 0.0
+    listed = torch.tensor([[2, -1, -1]])
     out = sparse_attention(
-        torch.ones(1, 2, 4), [pool], [torch.tensor([[2, -1, -1]])], torch.zeros(2), 1.0
+        torch.ones(1, 2, 4), [EntryPool(pool[None])], [listed], torch.zeros(2), 1.0
     )
     assert torch.isfinite(out).all()

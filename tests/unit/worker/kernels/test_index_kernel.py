@@ -2,6 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.kernels.entry_pool import EntryPool
 from worker.kernels.reference import index_scores, select_top
 
 
@@ -35,7 +36,7 @@ def test_scores_follow_the_block_table() -> None:
     pages = torch.randn(6, 4, 8, generator=g)
     table = torch.tensor([[5, 2, 0], [1, 3, 4]])
     query, weights = torch.randn(2, 3, 7, 8, generator=g), torch.randn(2, 3, 7, generator=g)
-    scores = index_scores(query, weights, pages, table, 10)
+    scores = index_scores(query, weights, EntryPool(pages), table, 10)
     assert scores.shape == (2, 3, 10)
     for b, r, j in [(0, 0, 0), (0, 2, 9), (1, 1, 4), (1, 2, 7)]:
         key = pages[table[b, j // 4], j % 4]

@@ -59,6 +59,15 @@ def test_flash_takes_the_published_cache(report: Report) -> None:
     assert report.kv_bytes_per_sequence == window_bytes + tail_bytes
 
 
+def test_flash_in_fp8_takes_the_published_cache(flash: Path) -> None:
+    report = inspect(flash, kv_format="fp8")
+    # The published tables say 3,850 without padding.
+    assert report.kv_bytes_per_token - report.kv_padding_per_token == 3_850.25
+    assert report.kv_bytes_per_token == 3_899.25
+    assert "cache in fp8" in as_text(report)
+    assert "3,899.25 bytes per token (49.00 of it padding), in pages of 256" in as_text(report)
+
+
 def test_pro_has_the_published_parameters(tmp_path: Path) -> None:
     write_sparse(tmp_path / "pro", official_pro(), shards=2)
     counts = inspect(tmp_path / "pro").parameters
@@ -116,7 +125,7 @@ def test_text_tells_what_an_operator_asks(report: Report) -> None:
         "284,332,240,471 (13,270,101,591 active per token)",
         "as stored on each of 8 ranks",
         "27.84 GB",
-        "6,880.00 bytes per token, in pages of 256",
+        "6,880.00 bytes per token (0.00 of it padding), in pages of 256",
     ):
         assert expected in text
 

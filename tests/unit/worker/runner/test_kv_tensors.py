@@ -1,10 +1,14 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from support.v4 import ENGINE, SMALL, official_flash
 
 from worker.config import EngineConfig
+from worker.errors import ConfigError
 from worker.runner.kv_tensors import KVTensors
+
+FP8 = EngineConfig(device="meta", pages=1, state_slots=1, kv_format="fp8")
 
 
 def test_flash_needs_the_published_memory_per_token() -> None:
@@ -25,7 +29,7 @@ def test_the_draft_head_has_a_window_only_where_there_are_drafts() -> None:
     cache = KVTensors(SMALL, drafting, torch.float32).drafting
     assert cache is not None
     rows = SMALL.sliding_window + 3
-    assert cache.window.shape == (ENGINE.state_slots, rows, SMALL.head_dim)
+    assert cache.window.data.shape == (ENGINE.state_slots, rows, SMALL.head_dim)
     assert (cache.entries, cache.index) == (None, None)
 
 
@@ -38,7 +42,7 @@ def test_only_main_layers_have_memory() -> None:
 def test_copy_and_clear_move_whole_slots_in_order() -> None:
     kv = KVTensors(SMALL, replace(ENGINE, state_slots=4, draft_tokens=1), torch.float32)
     assert kv.drafting is not None
-    tensors = [layer.window for layer in (*kv.layers, kv.drafting)]
+    tensors = [layer.window.data for layer in (*kv.layers, kv.drafting)]
     tensors += [c.tail for layer in kv.layers for c in (layer.entries, layer.index) if c]
     for tensor in tensors:
         tensor[1] = 1.0
@@ -47,3 +51,24 @@ def test_copy_and_clear_move_whole_slots_in_order() -> None:
     for tensor in tensors:
         assert tensor.flatten(1).amax(1).tolist() == [0, 0, 1, 1]
         assert tensor.flatten(1).amin(1).tolist() == [0, 0, 1, 1]
+
+
+def test_flash_in_fp8_takes_the_published_bytes() -> None:
+    kv = KVTensors(official_flash(), FP8, torch.bfloat16)
+    window, csa, hca = kv.layers[0], kv.layers[2], kv.layers[3]
+    assert csa.entries is not None
+    assert csa.index is not None
+    assert hca.entries is not None
+    assert csa.entries.pages.data[0].nbytes == 37_440
+    assert csa.index.pages.data[0].nbytes == 64 * 132
+    assert hca.entries.pages.data[0].nbytes == 1_728
+    assert window.window.packing is not None
+    assert 128 * window.window.packing.entry_bytes == 74_752
+    assert window.window.data[0].nbytes == 74_752 + 128  # a whole number of 576-byte rows
+    assert kv.bytes_per_page == 21 * (37_440 + 64 * 132) + 20 * 1_728
+    assert (kv.bytes_per_page - kv.padding_per_page) / 256 == 21 * (584 + 132) / 4 + 20 * 584 / 128
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="known: auto, fp8"):
+        KVTensors(SMALL, replace(ENGINE, kv_format="int4"), torch.float32)

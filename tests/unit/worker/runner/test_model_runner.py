@@ -93,7 +93,7 @@ def test_slots_and_pages_used_again_bring_nothing_back(model: Path, fresh: Seque
 def test_a_reset_slot_is_forgotten(fresh: Sequences) -> None:
     fresh.execute({0: tokens(60), 1: tokens(60)})
     fresh.runner.execute(Batch([], resets=[0]))
-    window = fresh.runner.kv.layers[0].window
+    window = fresh.runner.kv.layers[0].window.data
     assert (bool(window[0].any()), bool(window[1].any())) == (False, True)
 
 
@@ -118,7 +118,7 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(
     prompts = {slot: tokens(300, slot) for slot in range(3)}
     fresh.execute({slot: prompt[:-1] for slot, prompt in prompts.items()})
     for layer in fresh.runner.kv.layers:
-        layer.window[1] = torch.nan
+        layer.window.data[1] = torch.nan
     outputs = fresh.execute({slot: prompt[-1:] for slot, prompt in prompts.items()})
     assert outputs[1].error
     assert outputs[1].tokens == []
@@ -131,10 +131,10 @@ def test_pages_poisoned_by_a_failed_sequence_are_harmless_to_the_next(
     model: Path, fresh: Sequences
 ) -> None:
     for layer in fresh.runner.kv.layers:
-        layer.window[:] = torch.nan
+        layer.window.data[:] = torch.nan
         for cache in (layer.entries, layer.index):
             if cache is not None:
-                cache.pages[:-1] = torch.nan
+                cache.pages.data[:-1] = torch.nan
                 cache.tail[:] = torch.nan
     [output] = fresh.execute({0: tokens(60)}, resets=[0])
     assert output.tokens[0].token_id == int(alone(model, tokens(60)).argmax())
@@ -177,14 +177,15 @@ def test_official_caches_hold_only_what_fp8_and_fp4_can(model: Path) -> None:
     sequences = Sequences(ModelRunner(model, replace(ENGINE, dtype="official")))
     sequences.logits({0: tokens(200)})
     for layer in sequences.runner.kv.layers:
-        entries = [layer.window[0]] + ([layer.entries.pages[0]] if layer.entries else [])
+        entries = [layer.window.data[0]]
+        entries += [layer.entries.pages.data[0]] if layer.entries else []
         for stored in entries:
             rounded = stored.clone()
             quantise_entry_(rounded, SMALL.qk_rope_head_dim)
             assert stored.any()
             assert torch.equal(stored, rounded)
         if layer.index:
-            for block in layer.index.pages[0, :50].float().view(-1, 32):
+            for block in layer.index.pages.data[0, :50].float().view(-1, 32):
                 assert len(block.abs().unique()) <= len(E2M1_VALUES)
 
 

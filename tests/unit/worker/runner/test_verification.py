@@ -243,7 +243,7 @@ def test_a_head_gone_wrong_costs_drafts_alone(own: ModelRunner, plain: Plain) ->
     forced = Forced(Sequences(own), 0, plain.truth)
     live = forced.prefill(60)
     for _ in range(4):
-        own.kv.drafting.window[0] = torch.nan
+        own.kv.drafting.window.data[0] = torch.nan
         [output] = own.execute(Batch([live]))
         for position, token in zip(forced.take(live, output), output.tokens, strict=True):
             assert token.logprob == pytest.approx(float(plain.logprobs[position - 1]), abs=1e-4)
