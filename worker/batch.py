@@ -1,8 +1,8 @@
 """All that scheduler and runner exchange: one step's work, and its result. Plain data, no torch.
 
 A sequence's cache is a list of logical pages (`ModelConfig.page_tokens` positions each, the same
-page id in every layer's tensors) and one state slot (window rings and compressor tails). A slot
-may also hold a snapshot: the state of some sequence at a page boundary, kept for prefix reuse.
+page id in every layer's tensors) and one state slot (window rings and compressor tails). What of a
+slot is needed to go on from a page boundary may be kept as a snapshot, for prefix reuse.
 
 What a step makes once for every sequence is not frozen: a frozen dataclass takes three times as
 long to construct, and with hundreds of sequences that is felt.
@@ -25,7 +25,8 @@ class ScheduledSequence:
     the log-probability of each given token id at the chunk's positions (shifted by one: the token
     that follows). `allowed_tokens` has a mask for what is sampled after the last certain token and
     after each draft, each one bit per token id, lowest first (None: all ids everywhere; an empty
-    mask: none, the sequence must fail there).
+    mask: none, the sequence must fail there). The pages hold the entries of positions below
+    `known_tokens` (a page boundary) already, and share them: they are not written again.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class ScheduledSequence:
     allowed_tokens: list[bytes] | None = None
     draft_count: int = 0
     next_token_id: int | None = None
+    known_tokens: int = 0
 
     @property
     def draft_token_ids(self) -> list[int]:
@@ -47,14 +49,24 @@ class ScheduledSequence:
 
 
 @dataclass(frozen=True, slots=True)
+class StateCopy:
+    """Between a state slot and a snapshot of a sequence's state after `token_count` tokens, a page
+    boundary."""
+
+    slot: int
+    snapshot: int
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """One forward. Slots in `resets` are cleared, then `copies_before` (source, destination) are
-    made, then every sequence runs, then `copies_after` keep snapshots."""
+    """One forward. Slots in `resets` are cleared, those of `copies_before` take over a snapshot,
+    then every sequence runs, then `copies_after` fill snapshots from slots."""
 
     sequences: list[ScheduledSequence]
     resets: list[int] = field(default_factory=list)
-    copies_before: list[tuple[int, int]] = field(default_factory=list)
-    copies_after: list[tuple[int, int]] = field(default_factory=list)
+    copies_before: list[StateCopy] = field(default_factory=list)
+    copies_after: list[StateCopy] = field(default_factory=list)
 
     @property
     def token_count(self) -> int:

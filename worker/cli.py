@@ -81,7 +81,6 @@ MaxWaiting = Annotated[int, typer.Option(min=0, help="Requests that may wait for
 Pages = Annotated[
     int, typer.Option(min=0, help="KV pages of 256 tokens; 0: four full-length requests.")
 ]
-StateSlots = Annotated[int, typer.Option(min=0, help="Sequence states; 0: twice max-sequences.")]
 DraftTokens = Annotated[
     int,
     typer.Option(
@@ -94,8 +93,18 @@ DraftTokens = Annotated[
 KVCache = Annotated[
     KVCacheDType,
     typer.Option(
-        "--kv-cache-dtype", help="auto: as dtype computes; fp8: half of bfloat16's bytes."
+        "--kv-cache-dtype", help="auto: as dtype computes; fp8: packed, 57 % of bfloat16's bytes."
     ),
+]
+Snapshots = Annotated[
+    str,
+    typer.Option(
+        help="Where a prefix's state is kept: full (page boundaries), every:P (each P pages), or "
+        "window (nowhere: prefixes recompute what the windows of all layers reach back)."
+    ),
+]
+SnapshotsKept = Annotated[
+    int, typer.Option(min=0, help="States kept for reuse; 0: one for every four pages.")
 ]
 DrainSeconds = Annotated[
     int, typer.Option(min=0, help="After SIGTERM, let requests finish this long.")
@@ -137,9 +146,10 @@ def serve(
     max_waiting: MaxWaiting = 256,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one forward.")] = 2_048,
     pages: Pages = 0,
-    state_slots: StateSlots = 0,
     draft_tokens: DraftTokens = 0,
     kv_cache_dtype: KVCache = KVCacheDType.AUTO,
+    snapshots: Snapshots = "full",
+    snapshots_kept: SnapshotsKept = 0,
     ep_size: EpSize = 1,
     ep_timeout_seconds: EpTimeout = 60,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: half the cores.")] = 0,
@@ -163,16 +173,20 @@ def serve(
         configure(log_level.value, log_file)
         page_tokens = ModelConfig.from_dir(directory).page_tokens
         set_threads(threads, ep_size)
+        page_count = pages or 4 * -(-max_model_len // page_tokens)
+        kept = snapshots_kept or -(-page_count // 4)
         engine = EngineConfig(
             device=device.value,
             dtype=dtype.value,
             max_model_len=max_model_len,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
-            pages=pages or 4 * -(-max_model_len // page_tokens),
-            state_slots=state_slots or 2 * max_sequences,
+            pages=page_count,
+            state_slots=max_sequences,
             draft_tokens=draft_tokens,
             kv_format=kv_cache_dtype.value,
+            snapshots=snapshots,
+            snapshots_kept=0 if snapshots == "window" else kept,
             ep_size=ep_size,
             ep_timeout_seconds=ep_timeout_seconds,
         )

@@ -99,6 +99,14 @@ class ModelConfig:
         """Compressed entries that one page holds in a layer of this ratio."""
         return self.page_tokens // ratio
 
+    @property
+    def state_reach_tokens(self) -> int:
+        """So many tokens before a position, run through all layers over known entries, give the
+        exact state there: each layer's inputs are exact a window later than the layer's before, and
+        the last needs its inputs for the window, or for CSA's overlap, up to the position."""
+        behind = self.sliding_window - 1
+        return (self.num_hidden_layers - 1) * behind + max(behind, CSA_RATIO)
+
     @classmethod
     def from_dir(cls, directory: str | Path) -> "ModelConfig":
         """Parse `directory`/config.json. Raises ConfigError, UnsupportedModelError."""
@@ -137,7 +145,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How much of the machine the engine takes. `pages` and `state_slots` size the KV tensors.
+    """How much of the machine the engine takes. `pages`, `state_slots` (running sequences) and
+    `snapshots_kept` (states kept at page boundaries, for reuse) size the KV tensors.
     `draft_tokens`: how many tokens beyond the next one a forward may guess. `ep_size`: ranks that
     share the routed experts; each has all the other limits for itself."""
 
@@ -149,7 +158,9 @@ class EngineConfig:
     max_sequences: int = 32
     max_batch_tokens: int = 2_048
     pages: int = 512
-    state_slots: int = 64
+    state_slots: int = 32
+    snapshots_kept: int = 64
+    snapshots: str = "full"  # where: see worker.cache.policy
     attention_tile_bytes: int = 64 << 20  # workspace of one query tile
     draft_tokens: int = 0
     ep_size: int = 1
@@ -158,7 +169,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name in self.__annotations__:
             value = getattr(self, name)
-            least = 0 if name == "draft_tokens" else 1
+            least = 0 if name in ("draft_tokens", "snapshots_kept") else 1
             if isinstance(value, int) and value < least:
                 raise ConfigError(f"{name} must be at least {least}, not {value}")
         if self.draft_tokens > MOST_DRAFT_TOKENS:

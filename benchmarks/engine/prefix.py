@@ -25,7 +25,7 @@ def measure(name: str, root: Path, *, rounds: int, known_pages: int = KNOWN_PAGE
     config = MODELS[name]
     known_tokens = known_pages * config.page_tokens
     prompt_tokens = round(known_tokens / KNOWN_SHARE)
-    engine = EngineConfig(max_model_len=8_192, pages=256, state_slots=64)
+    engine = EngineConfig(max_model_len=8_192, pages=256)
     runner = ModelRunner(model_directory(name, root), engine)
     drive = Drive(config, engine, runner.execute)
     prompt = Random(1).choices(range(config.vocab_size), k=prompt_tokens)

@@ -21,7 +21,7 @@ from worker.runner.model_runner import ModelRunner
 AIMS = {1: 1.0, 32: 5.0}  # by requests at once
 PROMPT_TOKENS = (8, 96)
 OUTPUT_TOKENS = (16, 48)
-ENGINE = EngineConfig(max_model_len=4_096, max_sequences=32, pages=128, state_slots=64)
+ENGINE = EngineConfig(max_model_len=4_096, max_sequences=32, pages=128)
 
 
 def measure(

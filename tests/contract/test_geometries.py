@@ -37,7 +37,7 @@ class Traffic:
     budget: int
     sequences: int
     spare_pages: int
-    spare_slots: int
+    snapshots: int
     draft_tokens: int
     seed: int
 
@@ -97,7 +97,7 @@ def traffic() -> st.SearchStrategy[Traffic]:
         budget=st.sampled_from([24, 61, 200, 1_000]),
         sequences=st.integers(1, 3),
         spare_pages=st.sampled_from([0, 1, 2, 9]),
-        spare_slots=st.sampled_from([0, 2, 5]),
+        snapshots=st.sampled_from([0, 2, 5]),
         draft_tokens=st.integers(0, 3),
         seed=st.integers(0, 10_000),
     )
@@ -119,14 +119,20 @@ def walk(config: ModelConfig, plan: Traffic, directory: Path, seen: Counter[str]
         max_sequences=plan.sequences,
         max_batch_tokens=plan.budget,
         pages=-(-longest // config.page_tokens) + plan.spare_pages,
-        state_slots=plan.sequences + plan.spare_slots,
+        state_slots=plan.sequences,
+        snapshots_kept=plan.snapshots,
         draft_tokens=plan.draft_tokens,
         attention_tile_bytes=random.Random(plan.seed).choice([1 << 16, 64 << 20]),
     )
     runner = ForcedRunner(directory, engine, expected, plan.seed)
     scheduler = Scheduler(
         CacheManager(
-            pages=engine.pages, state_slots=engine.state_slots, page_tokens=config.page_tokens
+            pages=engine.pages,
+            state_slots=engine.state_slots,
+            snapshots=engine.snapshots_kept,
+            page_tokens=config.page_tokens,
+            snapshot_interval_pages=random.Random(plan.seed).choice([0, 1, 2]),
+            state_reach_tokens=config.state_reach_tokens,
         ),
         max_sequences=engine.max_sequences,
         max_batch_tokens=engine.max_batch_tokens,

@@ -53,7 +53,7 @@ class Script:
 
 def make_scheduler() -> Scheduler:
     """A scheduler with room for sixteen."""
-    cache = CacheManager(pages=64, state_slots=32, page_tokens=256)
+    cache = CacheManager(pages=64, state_slots=16, snapshots=16, page_tokens=256)
     return Scheduler(cache, max_sequences=16, max_batch_tokens=512, max_model_len=MAX_MODEL_LEN)
 
 

@@ -79,6 +79,7 @@ class Sequences:
     runner: ModelRunner
     lengths: dict[int, int] = field(default_factory=dict)  # tokens so far, by state slot
     pages: dict[int, list[int]] = field(default_factory=dict)
+    known: dict[int, int] = field(default_factory=dict)  # positions whose entries exist already
     next_page: int = 0
 
     def scheduled(
@@ -92,7 +93,14 @@ class Sequences:
             pages.append(self.next_page)
             self.next_page += 1
         return ScheduledSequence(
-            str(slot), token_ids, start, list(pages), slot, sampling, sample_position=stop
+            str(slot),
+            token_ids,
+            start,
+            list(pages),
+            slot,
+            sampling,
+            sample_position=stop,
+            known_tokens=self.known.get(slot, 0),
         )
 
     def fork(self, source: int, destination: int) -> None:

@@ -1,5 +1,5 @@
-"""A fixed set of interchangeable blocks with reference counts. Used by `manager`, once for pages
-and once for state slots.
+"""A fixed set of interchangeable blocks with reference counts. Used by `manager` for pages, for
+state slots and for snapshots.
 
 A block is *free* (no content), *held* (one or more references), or *cached* without references:
 its content may be found again, until the least recently used one is evicted to make room.
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 
 
 class BlockPool:
-    """Blocks 0 .. size-1. `on_evict` is told a block's id just before its content is given up."""
+    """Blocks 0 .. size-1. `on_evict` is told a block's id just before its content is given up;
+    where nothing is ever cached it is not needed."""
 
-    def __init__(self, size: int, on_evict: Callable[[int], None]) -> None:
+    def __init__(self, size: int, on_evict: Callable[[int], None] = lambda _: None) -> None:
         self.size = size
         self._on_evict = on_evict
         self._references = [0] * size

@@ -1,8 +1,9 @@
 """Gives sequences their pages and state slots, and finds what need not be computed again.
 
 The scheduler calls it. Pages are shared between sequences by reference; a state slot belongs to one
-sequence or holds one snapshot. A shared page is never written: a hit ends on a page boundary, and
-the sequence's next position lies in a page of its own.
+sequence. A shared page is never written: what is known ends on a page boundary, and the next entry
+lies in a page of the sequence's own. The state there is copied from a snapshot or rebuilt by
+computing the last `state_reach_tokens` before it again, whichever is less work.
 """
 
 from collections.abc import Iterable
@@ -15,17 +16,19 @@ from worker.request import Request
 
 @dataclass(slots=True)
 class _Chain:
-    """One request's page keys so far, and how many of its pages have been offered to the index."""
+    """One request's page keys so far, how many of its pages are findable or not worth it, and from
+    which position on its state is exact."""
 
     keys: list[bytes]
     offered: int = 0
+    exact_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """How a sequence starts: from `snapshot` (copy it into the state slot; release it with
     `unpin` after the step) or from nothing (reset the slot). `branch_tokens`: up to here its pages
-    have been seen before, but no state was kept; worth a snapshot now."""
+    are known; if no state was kept, it is worth a snapshot now."""
 
     snapshot: int | None
     branch_tokens: int
@@ -34,21 +37,34 @@ class Admission:
 @dataclass(frozen=True, slots=True)
 class _Hit:
     pages: list[int] = field(default_factory=list)
-    snapshot: int | None = None
-    matched_pages: int = 0
+    start_tokens: int = 0  # where computing has to begin
+    snapshot: int | None = None  # of the state there
 
 
 class CacheManager:
-    """All pages and slots of one engine. `model_revision` separates models that share a salt."""
+    """All pages, slots and snapshots of one engine. Snapshots are kept at multiples of
+    `snapshot_interval_pages` (0: never). `state_reach_tokens`: see ModelConfig; None: no state is
+    rebuilt. `model_revision` separates models that share a salt."""
 
     def __init__(
-        self, *, pages: int, state_slots: int, page_tokens: int, model_revision: str = ""
+        self,
+        *,
+        pages: int,
+        state_slots: int,
+        snapshots: int,
+        page_tokens: int,
+        snapshot_interval_pages: int = 1,
+        state_reach_tokens: int | None = None,
+        model_revision: str = "",
     ) -> None:
         self.page_tokens = page_tokens
+        self.snapshot_interval_tokens = snapshot_interval_pages * page_tokens
+        self._reach = state_reach_tokens
         self._revision = model_revision
         self._index = PrefixIndex()
         self._pages = BlockPool(pages, self._page_evicted)
-        self._slots = BlockPool(state_slots, self._index.remove_snapshot)
+        self._slots = BlockPool(state_slots)
+        self._snapshots = BlockPool(snapshots, self._index.remove_snapshot)
         self._chains: dict[str, _Chain] = {}
 
     @property
@@ -64,23 +80,31 @@ class CacheManager:
     def admit(self, request: Request, *, reuse: bool) -> Admission | None:
         """Give `request` a state slot and, with `reuse`, the longest known prefix of its tokens.
 
-        Sets its pages, slot and computed tokens. None, and nothing changed, when no slot is left.
+        Sets its pages, slot and computed tokens: those that need not be computed again. None, and
+        nothing changed, when no slot is left.
         """
+        slot = self._slots.allocate()
+        if slot is None:
+            return None
         hit = self._find(request) if reuse else _Hit()
         for page in hit.pages:
             self._pages.acquire(page)
         if hit.snapshot is not None:
-            self._slots.acquire(hit.snapshot)
-        slot = self._slots.allocate()
+            self._snapshots.acquire(hit.snapshot)
         request.pages = list(hit.pages)
-        if slot is None:
-            self.unpin(hit.snapshot)
-            self.vacate(request)
-            return None
         request.state_slot = slot
-        request.computed_tokens = len(hit.pages) * self.page_tokens
-        self._chain(request).offered = len(hit.pages)
-        return Admission(hit.snapshot, hit.matched_pages * self.page_tokens)
+        request.computed_tokens = hit.start_tokens
+        known = len(hit.pages) * self.page_tokens
+        rebuilt = hit.start_tokens > 0 and hit.snapshot is None
+        chain = self._chain(request)
+        chain.offered = len(hit.pages)
+        chain.exact_tokens = known if rebuilt else hit.start_tokens
+        return Admission(hit.snapshot, known)
+
+    def known_tokens(self, request: Request) -> int:
+        """Positions of an admitted `request` whose entries its pages hold, maybe shared; more than
+        its computed tokens while a state is being rebuilt."""
+        return self._chain(request).offered * self.page_tokens
 
     def extend(self, request: Request, token_count: int) -> bool:
         """Grow the pages of `request` to cover `token_count` positions, wholly or not at all."""
@@ -101,14 +125,19 @@ class CacheManager:
         return node is not None and node.snapshot is not None
 
     def reserve_snapshot(self, request: Request, token_count: int) -> int | None:
-        """A slot for the state after `token_count` tokens (a page boundary), to be filled by this
-        step and handed to `commit`; None when it is kept already or no slot can be spared. Of
-        tokens that are yet a guess nothing can be looked up: `commit` finds out."""
-        assert token_count % self.page_tokens == 0
+        """A snapshot for the state after `token_count` tokens, to be filled by this step and handed
+        to `commit`; None where none is to be kept, or it is kept already, or the state is still
+        being rebuilt, or no snapshot can be spared. Of tokens that are yet a guess nothing can be
+        looked up: `commit` finds out."""
+        interval = self.snapshot_interval_tokens
+        if not interval or token_count % interval:
+            return None
+        if token_count < self._chain(request).exact_tokens:
+            return None
         known = token_count <= request.token_count
         if known and self.has_snapshot(request, token_count):
             return None
-        return self._slots.allocate()
+        return self._snapshots.allocate()
 
     def commit(self, request: Request, snapshot: int | None) -> None:
         """Offer the full pages below `request.computed_tokens` for reuse, now that they are
@@ -124,13 +153,13 @@ class CacheManager:
         chain.offered = max(chain.offered, full)
         if snapshot is not None:
             if self._index.add_snapshot(keys[full - 1], snapshot):
-                self._slots.cache(snapshot)
-            self._slots.release(snapshot)
+                self._snapshots.cache(snapshot)
+            self._snapshots.release(snapshot)
 
     def unpin(self, snapshot: int | None) -> None:
-        """Let go of a slot that a step has read or that a cancelled step was to fill."""
+        """Let go of a snapshot that a step has read or that a cancelled step was to fill."""
         if snapshot is not None:
-            self._slots.release(snapshot)
+            self._snapshots.release(snapshot)
 
     def vacate(self, request: Request) -> None:
         """Take back everything `request` holds until it is admitted again; its computed pages stay
@@ -150,27 +179,30 @@ class CacheManager:
         self._chains.pop(request.request_id, None)
 
     def check(self, requests: Iterable[Request], pinned: Iterable[int] = ()) -> None:
-        """Assert that no page or slot is leaked or held twice, given all live requests and the
-        slots a step in flight reads or fills."""
+        """Assert that no page, slot or snapshot is leaked or held twice, given all live requests
+        and the snapshots a step in flight reads or fills."""
         live = list(requests)
         slots = [r.state_slot for r in live if r.state_slot >= 0]
         assert len(slots) == len(set(slots))
         self._pages.check([p for r in live for p in r.pages], self._index.pages)
-        self._slots.check([*slots, *pinned], self._index.snapshots)
+        self._slots.check(slots, cached=())
+        self._snapshots.check(pinned, self._index.snapshots)
         assert self._chains.keys() <= {r.request_id for r in live}
 
     def _find(self, request: Request) -> _Hit:
-        """The longest known chain that ends in a snapshot and leaves a token to compute."""
+        """The longest known chain that leaves a token to compute, and the latest start in it."""
         pages: list[int] = []
-        usable, snapshot = 0, None
+        start, snapshot = 0, None
         for key in self._keys(request, (request.token_count - 1) // self.page_tokens):
             node = self._index.get(key)
             if node is None:
                 break
             pages.append(node.page)
             if node.snapshot is not None:
-                usable, snapshot = len(pages), node.snapshot
-        return _Hit(pages[:usable], snapshot, len(pages))
+                start, snapshot = len(pages) * self.page_tokens, node.snapshot
+        if self._reach is not None and len(pages) * self.page_tokens - self._reach > start:
+            start, snapshot = len(pages) * self.page_tokens - self._reach, None
+        return _Hit(pages, start, snapshot)
 
     def _chain(self, request: Request) -> _Chain:
         if request.request_id not in self._chains:
@@ -191,4 +223,4 @@ class CacheManager:
     def _page_evicted(self, page: int) -> None:
         snapshot = self._index.remove_page(page)
         if snapshot is not None:
-            self._slots.forget(snapshot)
+            self._snapshots.forget(snapshot)

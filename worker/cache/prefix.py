@@ -2,8 +2,8 @@
 
 A page's key is a hash chain over everything before it, so equal keys mean equal prefixes under
 the same model and the same salt. A key that is found tells where a page's compressed entries lie;
-a sequence can only continue from it if the state at its end (window rings, compressor tails) was
-kept too. Used by `manager`.
+to continue from it a sequence needs the state at its end (window rings, compressor tails) too.
+Used by `manager`.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ def page_key(parent: bytes, token_ids: Sequence[int]) -> bytes:
 
 @dataclass(slots=True)
 class PrefixNode:
-    """A computed page. `snapshot`: the slot with the state at its end, None if not kept."""
+    """A computed page. `snapshot`: where the state at its end is, None if not kept."""
 
     page: int
     snapshot: int | None = None
 
 
 class PrefixIndex:
-    """Nodes by key, and back from the pages and slots they occupy."""
+    """Nodes by key, and back from the pages and snapshots they occupy."""
 
     def __init__(self) -> None:
         self._nodes: dict[bytes, PrefixNode] = {}
@@ -52,25 +52,25 @@ class PrefixIndex:
         self._by_page[page] = key
         return True
 
-    def add_snapshot(self, key: bytes, slot: int) -> bool:
+    def add_snapshot(self, key: bytes, snapshot: int) -> bool:
         """Attach a state to a node; False when the node is gone or has one."""
         node = self._nodes.get(key)
         if node is None or node.snapshot is not None:
             return False
-        node.snapshot = slot
-        self._by_snapshot[slot] = key
+        node.snapshot = snapshot
+        self._by_snapshot[snapshot] = key
         return True
 
     def remove_page(self, page: int) -> int | None:
-        """Drop a page's node; returns the snapshot slot that went with it."""
+        """Drop a page's node; returns the snapshot that went with it."""
         node = self._nodes.pop(self._by_page.pop(page))
         if node.snapshot is not None:
             del self._by_snapshot[node.snapshot]
         return node.snapshot
 
-    def remove_snapshot(self, slot: int) -> None:
+    def remove_snapshot(self, snapshot: int) -> None:
         """Drop a state; its page stays."""
-        self._nodes[self._by_snapshot.pop(slot)].snapshot = None
+        self._nodes[self._by_snapshot.pop(snapshot)].snapshot = None
 
     @property
     def pages(self) -> list[int]:
@@ -79,5 +79,5 @@ class PrefixIndex:
 
     @property
     def snapshots(self) -> list[int]:
-        """Every slot that holds a snapshot."""
+        """Every findable snapshot."""
         return list(self._by_snapshot)

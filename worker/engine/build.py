@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from worker.cache.manager import CacheManager
+from worker.cache.policy import snapshot_interval_pages
 from worker.config import EngineConfig, ModelConfig
 from worker.engine.core import EngineCore
 from worker.engine.group import EngineGroup
@@ -31,7 +32,7 @@ def check_limits(model: ModelConfig, engine: EngineConfig) -> None:
     if engine.state_slots < engine.max_sequences:
         raise ConfigError(
             f"{engine.state_slots} state slots are fewer than max_sequences "
-            f"{engine.max_sequences}; raise --state-slots or lower --max-sequences"
+            f"{engine.max_sequences}; raise state_slots or lower --max-sequences"
         )
     if engine.max_batch_tokens < engine.max_sequences:
         raise ConfigError(
@@ -46,7 +47,10 @@ def build_scheduler(model: ModelConfig, engine: EngineConfig, *, revision: str) 
     cache = CacheManager(
         pages=engine.pages,
         state_slots=engine.state_slots,
+        snapshots=engine.snapshots_kept,
         page_tokens=model.page_tokens,
+        snapshot_interval_pages=snapshot_interval_pages(engine.snapshots),
+        state_reach_tokens=model.state_reach_tokens,
         model_revision=revision,
     )
     return Scheduler(

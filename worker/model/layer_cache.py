@@ -2,8 +2,8 @@
 
 Two kinds of tensors: *pages*, indexed by the scheduler's page ids and shared by every sequence
 whose prefix they hold, and *slots*, one sequence's recent state. Both kinds of a sequence together
-are its whole state: copying a slot at a page boundary is a snapshot. Rings have room for a
-forward's guesses beyond what is ever read: a failed guess has overwritten nothing, and will be.
+are its whole state. Rings have room for a forward's guesses beyond what is ever read: a failed
+guess has overwritten nothing, and will be.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,20 @@ class EntryCache:
     """One compressor's memory.
 
     `pages`: finished entries, a block per page; the extra last page stays zero, and is what row -1
-    reads. `tail` [slots, R, 2, W] float32: value and score projections of the last
-    R tokens, a ring at position mod R, where R spans every token an unfinished entry can need
-    and `draft_tokens` more.
+    reads. `tail` [slots, R, 2, W] float32: value and score projections of the last R tokens, a ring
+    at position mod R, where R spans every token an unfinished entry can need and `draft_tokens`
+    more. `overlap_tokens`: so many tokens before an entry's own are pooled into it too (CSA), by
+    the first `overlap_width` channels of their projections.
     """
 
     pages: EntryPool
     tail: torch.Tensor
+    overlap_tokens: int
+
+    @property
+    def overlap_width(self) -> int:
+        """Half of W where entries overlap."""
+        return self.tail.shape[3] // 2
 
 
 @dataclass(frozen=True, slots=True)

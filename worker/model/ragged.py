@@ -30,7 +30,7 @@ class Ring:
 
     size: int
     kept_rows: torch.Tensor  # [K] flat rows that outlive the chunk
-    kept_at: torch.Tensor  # [K] where, in the ring tensor flattened to [slots * size, ...]
+    kept_at: torch.Tensor  # [K] where: rows of all slots' rings, one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Emission:
     tail: Ring
     rows: torch.Tensor  # [E, n] source rows pooled into each entry; the last row is absent
     positions: torch.Tensor  # [E] position of the entry's first own token, for RoPE
-    stored_at: torch.Tensor  # [E] row in the page tensor flattened to [pages * per page, D]
+    stored_at: torch.Tensor  # [E] row of the page pool
     visible: torch.Tensor  # [T] entries each token may attend to
     visible_most: int  # the largest of them
 
@@ -76,6 +76,7 @@ class _Chunks:
 
     start: Indices  # [S] first position
     length: Indices  # [S]
+    known: Indices  # [S] positions whose entries are in the pages already
     offset: Indices  # [S] first flat row
     slots: Indices  # [S]
     owner: Indices  # [T]
@@ -125,6 +126,7 @@ def _chunks(sequences: Sequence[ScheduledSequence], lengths: list[int]) -> _Chun
     return _Chunks(
         start=start,
         length=length,
+        known=np.array([s.known_tokens for s in sequences]),
         offset=length.cumsum() - length,
         slots=np.array([s.state_slot for s in sequences]),
         owner=owner,
@@ -151,8 +153,9 @@ def _emission(
     table: Indices,
     moved: Callable[[Indices], torch.Tensor],
 ) -> Emission:
-    first = chunks.start // ratio  # entries finished before the chunk
-    emitter, within = _expand((chunks.start + chunks.length) // ratio - first)
+    first = np.maximum(chunks.start, chunks.known) // ratio  # entries finished before the chunk
+    count = (chunks.start + chunks.length) // ratio - first
+    emitter, within = _expand(count.clip(min=0))
     entry = first[emitter] + within
     reach = 2 * ratio if ratio == CSA_RATIO else ratio  # CSA pools the previous group too
     pooled = (entry[:, None] + 1) * ratio - reach + np.arange(reach)

@@ -45,7 +45,8 @@ class Report:
     """`stored` is the checkpoint as it lies on disk, multi-token prediction included; `loaded` is
     what this worker keeps of it in `dtype`, which is without that unless it drafts. A sequence's
     cache takes `kv_bytes_per_token` for each token (`kv_padding_per_token` of them hold nothing),
-    rounded up to whole pages of `page_tokens`, and `kv_bytes_per_sequence` at any length."""
+    rounded up to whole pages of `page_tokens`, and `kv_bytes_per_sequence` at any length; a kept
+    prefix its pages and `kv_bytes_per_snapshot`."""
 
     directory: str
     variant: dict[str, str | bool]
@@ -65,6 +66,7 @@ class Report:
     kv_bytes_per_token: float
     kv_padding_per_token: float
     kv_bytes_per_sequence: int
+    kv_bytes_per_snapshot: int
 
 
 def inspect(
@@ -87,7 +89,12 @@ def inspect(
     files = {extent.path for extent in checkpoint.extents.values()}
     # The "meta" device allocates shapes only; one of each tells its size.
     engine = EngineConfig(
-        device="meta", pages=1, state_slots=1, draft_tokens=draft_tokens, kv_format=kv_format
+        device="meta",
+        pages=1,
+        state_slots=1,
+        snapshots_kept=1,
+        draft_tokens=draft_tokens,
+        kv_format=kv_format,
     )
     kv = KVTensors(config, engine, compute)
     variant = checkpoint.variant
@@ -117,6 +124,7 @@ def inspect(
         kv_bytes_per_token=kv.bytes_per_page / config.page_tokens,
         kv_padding_per_token=kv.padding_per_page / config.page_tokens,
         kv_bytes_per_sequence=kv.bytes_per_slot,
+        kv_bytes_per_snapshot=kv.bytes_per_snapshot,
     )
 
 
@@ -187,7 +195,8 @@ def as_text(report: Report) -> str:
         f"in {report.dtype} {ranks}": _share_text(report.loaded) + drafting,
         f"cache in {stored}": f"{report.kv_bytes_per_token:,.2f} bytes per token "
         f"({report.kv_padding_per_token:,.2f} of it padding), in pages of {report.page_tokens}, "
-        f"and {report.kv_bytes_per_sequence:,} bytes per sequence" + drafting,
+        f"{report.kv_bytes_per_sequence:,} bytes per sequence, "
+        f"{report.kv_bytes_per_snapshot:,} bytes per snapshot" + drafting,
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())

@@ -1,20 +1,22 @@
-"""The cache's memory: every layer's pages and state slots, allocated once at start."""
+"""The cache's memory: every layer's pages and state slots, and snapshots, allocated at start."""
 
 from collections.abc import Iterable, Iterator
 
 import torch
 
+from worker.batch import StateCopy
 from worker.config import CSA_RATIO, EngineConfig, ModelConfig
 from worker.errors import ConfigError
 from worker.kernels.entry_pool import EntryPool, Packing, index_packing, kv_packing
 from worker.model.layer_cache import EntryCache, LayerCache
+from worker.runner.snapshots import Snapshots
 
 KV_FORMATS = ("auto", "fp8")  # the compute dtype, or DeepSeek's packed entries
 
 
 class KVTensors:
-    """One `LayerCache` per layer, one in `drafting` for the draft head where there is one, and the
-    operations on whole slots. Raises ConfigError for an unknown `kv_format`."""
+    """One `LayerCache` per layer, one in `drafting` for the draft head where there is one, the
+    snapshots, and the operations on whole slots. Raises ConfigError for an unknown `kv_format`."""
 
     def __init__(self, config: ModelConfig, engine: EngineConfig, dtype: torch.dtype) -> None:
         if engine.kv_format not in KV_FORMATS:
@@ -26,8 +28,10 @@ class KVTensors:
         ratios = config.compress_ratios[: config.num_hidden_layers]
         self.layers = [self._layer(ratio) for ratio in ratios]
         self.drafting = self._layer(0) if engine.draft_tokens else None
+        self._snapshots = Snapshots(engine.snapshots_kept, self._all_layers())
         self.bytes_per_page = sum(pool.data[0].nbytes for pool in self._pages())
         self.bytes_per_slot = sum(t[0].nbytes for t in self._slot_tensors())
+        self.bytes_per_snapshot = self._snapshots.bytes_each
 
     @property
     def padding_per_page(self) -> int:
@@ -42,11 +46,16 @@ class KVTensors:
             for tensor in self._slot_tensors():
                 tensor[chosen] = 0
 
-    def copy(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Copy slot to slot, (source, destination) after (source, destination)."""
-        for source, destination in pairs:
-            for tensor in self._slot_tensors():
-                tensor[destination] = tensor[source]
+    def restore(self, copies: Iterable[StateCopy]) -> None:
+        """Make each slot hold its snapshot's state, and nothing of what it held."""
+        for copy in copies:
+            self.clear([copy.slot])
+            self._snapshots.restore(copy)
+
+    def keep(self, copies: Iterable[StateCopy]) -> None:
+        """Fill each snapshot from its slot."""
+        for copy in copies:
+            self._snapshots.keep(copy)
 
     def _layer(self, ratio: int) -> LayerCache:
         config, slots = self._config, self._engine.state_slots
@@ -70,6 +79,7 @@ class KVTensors:
         return EntryCache(
             pages=self._pool(engine.pages + 1, shape),
             tail=torch.zeros(tail, dtype=torch.float32, device=engine.device),
+            overlap_tokens=ratio if ratio == CSA_RATIO else 0,
         )
 
     def _kv_shape(self, entries: int) -> Packing | tuple[int, int]:
@@ -85,6 +95,9 @@ class KVTensors:
     def _packed(self) -> bool:
         return self._engine.kv_format == "fp8"
 
+    def _all_layers(self) -> list[LayerCache]:
+        return self.layers if self.drafting is None else [*self.layers, self.drafting]
+
     def _compressors(self) -> Iterator[EntryCache]:
         for layer in self.layers:
             yield from (cache for cache in (layer.entries, layer.index) if cache is not None)
@@ -93,7 +106,5 @@ class KVTensors:
         yield from (cache.pages for cache in self._compressors())
 
     def _slot_tensors(self) -> Iterator[torch.Tensor]:
-        yield from (layer.window.data for layer in self.layers)
-        if self.drafting is not None:
-            yield self.drafting.window.data
+        yield from (layer.window.data for layer in self._all_layers())
         yield from (cache.tail for cache in self._compressors())

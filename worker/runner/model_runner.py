@@ -73,13 +73,13 @@ class ModelRunner:
         """One step: outputs in the order of `batch.sequences`. All ranks of a group call it
         together, with an empty batch where there is nothing to run."""
         self.kv.clear(batch.resets)
-        self.kv.copy(batch.copies_before)
+        self.kv.restore(batch.copies_before)
         if batch.sequences:
             outputs = self._forward(batch.sequences)
         else:
             outputs = []
             self._step_along()
-        self.kv.copy(batch.copies_after)
+        self.kv.keep(batch.copies_after)
         return outputs
 
     def _forward(self, sequences: Sequence[ScheduledSequence]) -> list[SequenceOutput]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from worker.batch import Batch, ScheduledSequence, SequenceOutput, TokenLogprob
+from worker.batch import Batch, ScheduledSequence, SequenceOutput, StateCopy, TokenLogprob
 from worker.cache.manager import CacheManager
 from worker.request import FinishReason, Request
 from worker.scheduler.drafts import choose_drafts, with_drafts
@@ -37,7 +37,7 @@ class _Scheduled:
     request: Request
     end: int
     pinned: int | None  # the snapshot this step copies from
-    kept: int | None  # the slot this step keeps a snapshot in
+    kept: int | None  # the snapshot this step fills
     kept_tokens: int  # how many tokens that is of; beyond `end` only if drafts are right
 
 
@@ -151,10 +151,10 @@ class Scheduler:
     def check(self) -> None:
         """Assert that requests, pages and slots are consistent."""
         pinned = [
-            slot
+            snapshot
             for scheduled in self._in_flight.values()
-            for slot in (scheduled.pinned, scheduled.kept)
-            if slot is not None
+            for snapshot in (scheduled.pinned, scheduled.kept)
+            if snapshot is not None
         ]
         self._cache.check([*self._running, *self._waiting], pinned)
         self._waiting.check(self._running)
@@ -240,20 +240,24 @@ class Scheduler:
         if admission.snapshot is None:
             batch.resets.append(request.state_slot)
         else:
-            batch.copies_before.append((admission.snapshot, request.state_slot))
+            batch.copies_before.append(
+                StateCopy(request.state_slot, admission.snapshot, request.computed_tokens)
+            )
         self._put(batch, request, end, pinned=admission.snapshot)
         return end - request.computed_tokens
 
     def _chunk_end(self, request: Request, budget: int) -> int:
-        """Where the next prompt chunk ends: as far as the budget goes, but on a page boundary where
-        a snapshot of the state there is likely to be reused."""
-        page_tokens = self._cache.page_tokens
+        """Where the next prompt chunk ends: as far as the budget goes, but where snapshots are kept
+        if one of the state there is likely to be reused."""
+        interval = self._cache.snapshot_interval_tokens
         start, total = request.computed_tokens, request.token_count
         end = min(total, start + budget)
-        branch = self._branch_tokens[request.request_id]
+        if not interval:
+            return end
+        branch = self._branch_tokens[request.request_id] // interval * interval
         if start < branch < end:
             return branch
-        boundary = (min(end, total - 1) // page_tokens) * page_tokens
+        boundary = min(end, total - 1) // interval * interval
         if boundary > start and (end < total or not self._cache.has_snapshot(request, boundary)):
             return boundary
         return end
@@ -282,7 +286,7 @@ class Scheduler:
 
     def _put(self, batch: Batch, request: Request, end: int, *, pinned: int | None = None) -> None:
         """Add positions computed .. end-1 of `request` to the batch."""
-        kept = self._keep(batch, request, end) if end % self._cache.page_tokens == 0 else None
+        kept = self._keep(batch, request, end)
         ahead = request.token_ids(end, end + 1)  # of a prompt
         samples = not ahead and request.sampling.max_tokens > 0
         grammar = request.grammar if samples else None
@@ -298,17 +302,18 @@ class Scheduler:
                 prompt_targets=self._prompt_targets(request, end),
                 allowed_tokens=[grammar.allowed(request.output_token_ids)] if grammar else None,
                 next_token_id=ahead[0] if ahead else None,
+                known_tokens=self._cache.known_tokens(request),
             )
         )
         self._in_flight[request.request_id] = _Scheduled(request, end, pinned, kept, end)
         self._waiting.charge(request, end)
 
     def _keep(self, batch: Batch, request: Request, token_count: int) -> int | None:
-        """Have the step keep a snapshot of `request` after `token_count` tokens, if it is new and
-        there is a slot."""
+        """Have the step keep a snapshot of `request` after `token_count` tokens, if one is to be
+        kept there and can be."""
         kept = self._cache.reserve_snapshot(request, token_count)
         if kept is not None:
-            batch.copies_after.append((request.state_slot, kept))
+            batch.copies_after.append(StateCopy(request.state_slot, kept, token_count))
         return kept
 
     def _prompt_targets(self, request: Request, end: int) -> list[int] | None:

@@ -158,3 +158,9 @@ def test_drafts_are_few(draft_tokens: int) -> None:
     assert EngineConfig(draft_tokens=16).draft_tokens == 16
     with pytest.raises(ConfigError, match="draft_tokens"):
         EngineConfig(draft_tokens=draft_tokens)
+
+
+def test_a_state_reaches_back_by_windows_times_layers() -> None:
+    assert official_flash().state_reach_tokens == 43 * 127
+    self_only = replace(official_flash(), sliding_window=1)
+    assert self_only.state_reach_tokens == 4  # of CSA's overlap

@@ -6,8 +6,22 @@ from worker.request import Request, SamplingParams
 PAGE = 4
 
 
-def manager(*, pages: int = 8, state_slots: int = 4) -> CacheManager:
-    return CacheManager(pages=pages, state_slots=state_slots, page_tokens=PAGE)
+def manager(
+    *,
+    pages: int = 8,
+    state_slots: int = 4,
+    snapshots: int = 4,
+    interval: int = 1,
+    reach: int | None = None,
+) -> CacheManager:
+    return CacheManager(
+        pages=pages,
+        state_slots=state_slots,
+        snapshots=snapshots,
+        page_tokens=PAGE,
+        snapshot_interval_pages=interval,
+        state_reach_tokens=reach,
+    )
 
 
 def request(name: str, tokens: list[int], salt: bytes = b"") -> Request:
@@ -17,7 +31,7 @@ def request(name: str, tokens: list[int], salt: bytes = b"") -> Request:
 def compute(cache: CacheManager, r: Request, until: int) -> None:
     """Play one step that ends at `until`."""
     assert cache.extend(r, until)
-    kept = cache.reserve_snapshot(r, until) if until % PAGE == 0 else None
+    kept = cache.reserve_snapshot(r, until)
     r.computed_tokens = until
     cache.commit(r, kept)
 
@@ -101,7 +115,7 @@ def test_admits_nothing_without_a_slot() -> None:
 
 
 def test_evicting_a_page_frees_its_snapshot() -> None:
-    cache = manager(pages=2, state_slots=2)
+    cache = manager(pages=2, snapshots=2)
     first = request("a", list(range(8)))
     run(cache, first, 4, 8)
     cache.release(first)
@@ -114,7 +128,7 @@ def test_evicting_a_page_frees_its_snapshot() -> None:
 
 
 def test_the_end_of_a_prefix_is_evicted_before_its_start() -> None:
-    cache = manager(pages=3, state_slots=6)
+    cache = manager(pages=3)
     first = request("a", list(range(12)))
     run(cache, first, 4, 8, 12)
     cache.release(first)
@@ -123,3 +137,72 @@ def test_the_end_of_a_prefix_is_evicted_before_its_start() -> None:
     again = request("c", list(range(12)))
     run(cache, again)
     assert again.computed_tokens == 8
+
+
+def test_snapshots_are_kept_at_multiples_of_the_interval() -> None:
+    cache = manager(interval=2)
+    first = request("a", list(range(18)))
+    run(cache, first, 4, 8, 12, 16, 18)
+    assert [cache.has_snapshot(first, n) for n in (4, 8, 12, 16)] == [False, True, False, True]
+
+
+def test_snapshots_never_take_a_running_sequences_slot() -> None:
+    cache = manager(state_slots=1, snapshots=0)
+    first = request("a", list(range(9)))
+    run(cache, first, 4, 8, 9)
+    assert first.state_slot >= 0
+    assert not cache.has_snapshot(first, 4)
+    cache.release(first)
+    second = request("b", [50])
+    run(cache, second)
+    assert second.state_slot >= 0
+    cache.check([second])
+
+
+def test_a_state_is_rebuilt_where_that_is_less_work() -> None:
+    cache = manager(interval=0, reach=5)
+    first = request("a", list(range(18)))
+    run(cache, first, 18)
+    second = request("b", list(range(18)))
+    admission = cache.admit(second, reuse=True)
+    assert admission is not None
+    assert admission.snapshot is None
+    assert (second.computed_tokens, cache.known_tokens(second)) == (16 - 5, 16)
+    assert second.pages == first.pages[:4]
+    cache.check([first, second])
+
+
+def test_a_snapshot_nearer_than_the_reach_is_preferred() -> None:
+    cache = manager(reach=5)
+    first = request("a", list(range(18)))
+    run(cache, first, 12, 18)
+    second = request("b", list(range(18)))
+    admission = cache.admit(second, reuse=True)
+    assert admission is not None
+    assert admission.snapshot is not None
+    assert (second.computed_tokens, cache.known_tokens(second)) == (12, 16)
+    cache.unpin(admission.snapshot)
+    cache.check([first, second])
+
+
+def test_a_prefix_shorter_than_the_reach_is_computed_from_its_start_over_shared_pages() -> None:
+    cache = manager(interval=0, reach=9)
+    first = request("a", list(range(9)))
+    run(cache, first, 9)
+    second = request("b", list(range(9)))
+    run(cache, second)
+    assert second.computed_tokens == 0
+    assert second.pages == first.pages[:2]
+
+
+def test_no_snapshot_is_kept_of_a_state_that_is_still_being_rebuilt() -> None:
+    cache = manager(reach=7)
+    first = request("a", list(range(18)))
+    run(cache, first, 18)
+    second = request("b", list(range(18)))
+    run(cache, second)
+    assert second.computed_tokens == 9
+    assert cache.reserve_snapshot(second, 12) is None
+    compute(cache, second, 16)
+    assert cache.has_snapshot(second, 16)
+    cache.check([first, second])

@@ -60,6 +60,7 @@ def test_taken_port_names_the_flag(tiny_directory: Path) -> None:
     ("options", "word"),
     [
         (["--effort-profile", "0801"], "preview, 0731"),
+        (["--snapshots", "every:0"], "full, every:P"),
         (["--max-model-len", "4096", "--pages", "2"], "--pages"),
     ],
 )

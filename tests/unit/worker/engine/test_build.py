@@ -21,7 +21,7 @@ def test_accepts_the_least_that_works() -> None:
     [
         ({"max_model_len": 2**21}, "--max-model-len"),
         ({"pages": 3}, "--pages"),
-        ({"state_slots": 1}, "--state-slots"),
+        ({"state_slots": 1}, "--max-sequences"),
         ({"max_batch_tokens": 1}, "--max-batch-tokens"),
     ],
 )

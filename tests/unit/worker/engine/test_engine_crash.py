@@ -33,7 +33,7 @@ class BreakingRunner:
 
 
 def client(runner: Runner) -> EngineClient:
-    cache = CacheManager(pages=8, state_slots=4, page_tokens=16)
+    cache = CacheManager(pages=8, state_slots=4, snapshots=4, page_tokens=16)
     scheduler = Scheduler(cache, max_sequences=4, max_batch_tokens=64, max_model_len=128)
     core = EngineCore(scheduler, runner, EngineMetrics("m"))
     return EngineClient(core, max_requests=8)

@@ -129,7 +129,7 @@ def led(seed: int, *, pages: int = 24, max_model_len: int = 64) -> Iterator[Lead
 
 
 def member(group: ExpertGroup, pages: int, max_model_len: int) -> RankInThread:
-    cache = CacheManager(pages=pages, state_slots=8, page_tokens=PAGE_TOKENS)
+    cache = CacheManager(pages=pages, state_slots=8, snapshots=8, page_tokens=PAGE_TOKENS)
     scheduler = Scheduler(cache, max_sequences=4, max_batch_tokens=16, max_model_len=max_model_len)
     runner = CompanyRunner(group)
     core = EngineCore(scheduler, runner, EngineMetrics("m"), group)

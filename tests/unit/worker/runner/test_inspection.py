@@ -57,6 +57,7 @@ def test_flash_takes_the_published_cache(report: Report) -> None:
     window_bytes = 43 * 128 * 1024
     tail_bytes = (21 * (64 + 16) + 20 * 512) * 1024
     assert report.kv_bytes_per_sequence == window_bytes + tail_bytes
+    assert report.kv_bytes_per_snapshot == window_bytes + 21 * 20 * 1024
 
 
 def test_flash_in_fp8_takes_the_published_cache(flash: Path) -> None:
@@ -64,6 +65,7 @@ def test_flash_in_fp8_takes_the_published_cache(flash: Path) -> None:
     # The published tables say 3,850 without padding.
     assert report.kv_bytes_per_token - report.kv_padding_per_token == 3_850.25
     assert report.kv_bytes_per_token == 3_899.25
+    assert report.kv_bytes_per_snapshot == 43 * (584 * 128 + 128) + 21 * 20 * 1024
     assert "cache in fp8" in as_text(report)
     assert "3,899.25 bytes per token (49.00 of it padding), in pages of 256" in as_text(report)
 
@@ -109,6 +111,7 @@ def test_predicted_memory_is_what_loading_and_allocating_take(
     kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2), compute)
     assert report.kv_bytes_per_token * report.page_tokens == kv.bytes_per_page
     assert report.kv_bytes_per_sequence == kv.bytes_per_slot
+    assert report.kv_bytes_per_snapshot == kv.bytes_per_snapshot
     if variant.mtp:
         drafting = inspect(tmp_path / "model", dtype=dtype, draft_tokens=2)
         weights = load_weights(tmp_path / "model", SMALL, compute, mtp=True)

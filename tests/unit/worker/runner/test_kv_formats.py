@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.v4 import ENGINE, SMALL, Sequences
 
-from worker.batch import Batch
+from worker.batch import Batch, StateCopy
 from worker.model.tiny import write_checkpoint
 from worker.runner.model_runner import ModelRunner
 
@@ -70,10 +70,10 @@ def test_a_snapshot_continues_like_the_sequence_it_was_taken_from(model: Path, d
     engine = replace(ENGINE, kv_format="fp8", dtype=dtype, draft_tokens=3)
     sequences = Sequences(ModelRunner(model, engine))
     prefix, rest = tokens(2 * PAGE, 1), tokens(90, 2)
-    sequences.execute({0: prefix}, copies_after=[(0, 3)])
+    sequences.execute({0: prefix}, copies_after=[StateCopy(0, 3, 2 * PAGE)])
     sequences.fork(0, 5)
     direct = sequences.logits({0: rest})[0]
-    sequences.runner.execute(Batch([], copies_before=[(3, 5)]))
+    sequences.runner.execute(Batch([], copies_before=[StateCopy(5, 3, 2 * PAGE)]))
     assert torch.equal(sequences.logits({5: rest})[5], direct)
 
 

@@ -6,9 +6,9 @@ from support.v4 import ENGINE, SMALL, official_flash
 
 from worker.config import EngineConfig
 from worker.errors import ConfigError
-from worker.runner.kv_tensors import KVTensors
+from worker.runner.kv_tensors import KV_FORMATS, KVTensors
 
-FP8 = EngineConfig(device="meta", pages=1, state_slots=1, kv_format="fp8")
+FP8 = EngineConfig(device="meta", pages=1, state_slots=1, snapshots_kept=1, kv_format="fp8")
 
 
 def test_flash_needs_the_published_memory_per_token() -> None:
@@ -39,18 +39,19 @@ def test_only_main_layers_have_memory() -> None:
     assert kinds == [(False, False), (True, True), (True, False), (True, True), (True, False)]
 
 
-def test_copy_and_clear_move_whole_slots_in_order() -> None:
-    kv = KVTensors(SMALL, replace(ENGINE, state_slots=4, draft_tokens=1), torch.float32)
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_clear_forgets_whole_slots(kv_format: str) -> None:
+    engine = replace(ENGINE, state_slots=4, draft_tokens=1, kv_format=kv_format)
+    kv = KVTensors(SMALL, engine, torch.float32)
     assert kv.drafting is not None
     tensors = [layer.window.data for layer in (*kv.layers, kv.drafting)]
     tensors += [c.tail for layer in kv.layers for c in (layer.entries, layer.index) if c]
     for tensor in tensors:
-        tensor[1] = 1.0
-    kv.copy([(1, 2), (2, 3)])
-    kv.clear([1])
+        tensor[:] = 1
+    kv.clear([1, 3])
     for tensor in tensors:
-        assert tensor.flatten(1).amax(1).tolist() == [0, 0, 1, 1]
-        assert tensor.flatten(1).amin(1).tolist() == [0, 0, 1, 1]
+        assert tensor.flatten(1).amax(1).tolist() == [1, 0, 1, 0]
+        assert tensor.flatten(1).amin(1).tolist() == [1, 0, 1, 0]
 
 
 def test_flash_in_fp8_takes_the_published_bytes() -> None:
@@ -67,6 +68,12 @@ def test_flash_in_fp8_takes_the_published_bytes() -> None:
     assert window.window.data[0].nbytes == 74_752 + 128  # a whole number of 576-byte rows
     assert kv.bytes_per_page == 21 * (37_440 + 64 * 132) + 20 * 1_728
     assert (kv.bytes_per_page - kv.padding_per_page) / 256 == 21 * (584 + 132) / 4 + 20 * 584 / 128
+
+
+def test_a_snapshot_of_flash_is_a_fraction_of_its_slot() -> None:
+    kv = KVTensors(official_flash(), FP8, torch.bfloat16)
+    assert kv.bytes_per_snapshot == 43 * (74_752 + 128) + 21 * 20 * 1024
+    assert kv.bytes_per_snapshot < kv.bytes_per_slot / 4
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.v4 import ENGINE, GREEDY, SMALL, Sequences, backend_with
 
-from worker.batch import Batch
+from worker.batch import Batch, StateCopy
 from worker.errors import ConfigError
 from worker.kernels.reference import quantise_activation, quantise_entry_
 from worker.model.quantization import E2M1_VALUES
@@ -56,7 +56,7 @@ def test_one_batch_is_one_forward(fresh: Sequences) -> None:
 
 
 def test_a_batch_of_copies_alone_runs_nothing(fresh: Sequences) -> None:
-    assert fresh.runner.execute(Batch([], resets=[1], copies_after=[(0, 1)])) == []
+    assert fresh.runner.execute(Batch([], resets=[1], copies_after=[StateCopy(0, 1, PAGE)])) == []
     assert fresh.runner.forward_count == 0
 
 
@@ -70,11 +70,10 @@ def test_a_snapshot_continues_like_the_sequence_it_was_taken_from(
     model: Path, fresh: Sequences
 ) -> None:
     prefix, first, second = tokens(PAGE, 1), tokens(60, 2), tokens(70, 3)
-    fresh.execute({0: prefix}, copies_after=[(0, 5)])
-    fresh.fork(0, 5)
+    fresh.execute({0: prefix}, copies_after=[StateCopy(0, 5, PAGE)])
+    fresh.fork(0, 6)
     fresh.execute({0: first})  # moves on; the snapshot must not
-    fresh.fork(5, 6)
-    [output] = fresh.execute({6: second}, resets=[6], copies_before=[(5, 6)])
+    [output] = fresh.execute({6: second}, copies_before=[StateCopy(6, 5, PAGE)])
     expected = alone(model, prefix + second)
     assert output.tokens[0].token_id == int(expected.argmax())
     assert len(output.tokens) == 1

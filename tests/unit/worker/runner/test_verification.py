@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.v4 import ENGINE, GREEDY, SMALL, Sequences, backend_with
 
-from worker.batch import Batch, ScheduledSequence, SequenceOutput
+from worker.batch import Batch, ScheduledSequence, SequenceOutput, StateCopy
 from worker.kernels import reference
 from worker.kernels.reference import quantise_activation
 from worker.model.tiny import write_checkpoint
@@ -148,19 +148,19 @@ def test_any_guesses_change_nothing(
     live = [(first, first.prefill(prompt)), (second, second.prefill(other))]
     kept = False
     for drafts, right in [(0, 0), *steps]:
-        outputs = runner.execute(Batch([scheduled for _, scheduled in live], copies_after=[(0, 2)]))
+        chunks = [scheduled for _, scheduled in live]
+        outputs = runner.execute(Batch(chunks, copies_after=[StateCopy(0, 2, PAGE)]))
         for (forced, scheduled), output in zip(live, outputs, strict=True):
             positions = forced.take(scheduled, output)
             check(plain, positions, output)
             if forced is first and scheduled.start < PAGE <= forced.length:
                 kept = True
-                sequences.lengths[2], sequences.pages[2] = PAGE, list(sequences.pages[0])
-                runner.kv.copy([(2, 3)])
+                sequences.lengths[3], sequences.pages[3] = PAGE, sequences.pages[0][:1]
+                runner.execute(Batch([], copies_before=[StateCopy(3, 2, PAGE)]))
         if first.length >= LENGTH - 2:
             break
         live = [(first, first.decode(drafts, right)), (second, second.decode(right, drafts))]
     if kept and prompt <= PAGE:
-        sequences.lengths[3], sequences.pages[3] = PAGE, sequences.pages[2][:1]
         again = Forced(sequences, 3, plain.truth)
         while again.length < LENGTH - 2:
             scheduled = again.decode(2, 1)

@@ -19,7 +19,7 @@ class Clock:
 
 def scheduler(clock: Clock, *, sequences: int = 8) -> Scheduler:
     return Scheduler(
-        CacheManager(pages=64, state_slots=16, page_tokens=PAGE),
+        CacheManager(pages=64, state_slots=16, snapshots=4, page_tokens=PAGE),
         max_sequences=sequences,
         max_batch_tokens=16,
         max_model_len=64,

@@ -16,7 +16,7 @@ PROMPT = [3, 1, 4, 1, 5]
 
 
 def scheduler(*, pages: int = 64, budget: int = 64, length: int = 256) -> Scheduler:
-    cache = CacheManager(pages=pages, state_slots=16, page_tokens=PAGE)
+    cache = CacheManager(pages=pages, state_slots=8, snapshots=8, page_tokens=PAGE)
     return Scheduler(cache, max_sequences=8, max_batch_tokens=budget, max_model_len=length)
 
 

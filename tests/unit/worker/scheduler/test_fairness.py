@@ -16,7 +16,7 @@ LENGTH = 48
 
 
 def scheduler(*, pages: int = 256, sequences: int = 8, budget: int = 16) -> Scheduler:
-    cache = CacheManager(pages=pages, state_slots=2 * sequences, page_tokens=PAGE)
+    cache = CacheManager(pages=pages, state_slots=sequences, snapshots=sequences, page_tokens=PAGE)
     return Scheduler(cache, max_sequences=sequences, max_batch_tokens=budget, max_model_len=LENGTH)
 
 

@@ -11,9 +11,22 @@ PAGE = 4
 
 
 def scheduler(
-    *, pages: int = 64, slots: int = 16, sequences: int = 8, budget: int = 16, length: int = 64
+    *,
+    pages: int = 64,
+    sequences: int = 8,
+    budget: int = 16,
+    length: int = 64,
+    interval: int = 1,
+    reach: int | None = None,
 ) -> Scheduler:
-    cache = CacheManager(pages=pages, state_slots=slots, page_tokens=PAGE)
+    cache = CacheManager(
+        pages=pages,
+        state_slots=sequences,
+        snapshots=8,
+        page_tokens=PAGE,
+        snapshot_interval_pages=interval,
+        state_reach_tokens=reach,
+    )
     return Scheduler(cache, max_sequences=sequences, max_batch_tokens=budget, max_model_len=length)
 
 
@@ -247,3 +260,26 @@ def test_failed_sequence_leaves_the_others_alone() -> None:
     assert [(p.request.request_id, p.error) for p in failed] == [("bad", "not finite")]
     drain(s, runner)
     assert good.output_token_ids == expected(good)
+
+
+def test_snapshots_at_intervals_serve_prefixes_up_to_them() -> None:
+    s, runner = scheduler(interval=3), PaperRunner(PAGE)
+    for name in "ab":
+        r = request(name, list(range(30)))
+        s.add(r)
+        drain(s, runner)
+        assert r.output_token_ids == expected(r)
+    assert r.cache_hit_tokens == 24
+    assert runner.computed_tokens["b"] == 30 + 3 - 24
+
+
+def test_without_snapshots_only_what_the_windows_reach_is_computed_again() -> None:
+    s, runner = scheduler(interval=0, reach=6), PaperRunner(PAGE, reach=6)
+    for name in "ab":
+        r = request(name, list(range(30)))
+        s.add(r)
+        drain(s, runner)
+        assert r.output_token_ids == expected(r)
+    assert r.cache_hit_tokens == 28 - 6
+    assert runner.computed_tokens["b"] == 30 + 3 - r.cache_hit_tokens
+    assert not runner.snapshots

@@ -19,15 +19,30 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         pages=st.integers(6, 12),
         sequences=st.integers(1, 4),
-        spare_slots=st.integers(0, 4),
+        snapshots=st.integers(0, 4),
         budget=st.integers(4, 20),
         draft_tokens=st.integers(0, PAGE - 1),
+        interval=st.integers(0, 2),
+        reach=st.none() | st.integers(1, 10),
     )
     def build(
-        self, pages: int, sequences: int, spare_slots: int, budget: int, draft_tokens: int
+        self,
+        pages: int,
+        sequences: int,
+        snapshots: int,
+        budget: int,
+        draft_tokens: int,
+        interval: int,
+        reach: int | None,
     ) -> None:
-        slots = sequences + spare_slots
-        cache = CacheManager(pages=pages, state_slots=slots, page_tokens=PAGE)
+        cache = CacheManager(
+            pages=pages,
+            state_slots=sequences,
+            snapshots=snapshots,
+            page_tokens=PAGE,
+            snapshot_interval_pages=interval,
+            state_reach_tokens=reach,
+        )
         self.scheduler = Scheduler(
             cache,
             max_sequences=sequences,
@@ -37,7 +52,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.now = 0.0
         self.budget = budget
-        self.runner = PaperRunner(PAGE, draft_tokens)
+        self.runner = PaperRunner(PAGE, draft_tokens, reach)
         self.live: dict[str, Request] = {}
         self.batch: Batch | None = None
         self.scored: dict[str, list[int]] = {}

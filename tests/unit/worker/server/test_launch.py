@@ -79,7 +79,7 @@ def test_crash_of_the_engine_ends_the_process(
     tokenizer: Tokenizer, chat_encoding: ChatEncoding
 ) -> None:
     runner, metrics = BreakingRunner(), EngineMetrics("m")
-    cache = CacheManager(pages=200, state_slots=4, page_tokens=256)
+    cache = CacheManager(pages=200, state_slots=4, snapshots=4, page_tokens=256)
     scheduler = Scheduler(cache, max_sequences=4, max_batch_tokens=64, max_model_len=50_000)
     serving = Serving(
         EngineClient(EngineCore(scheduler, runner, metrics), max_requests=8),
