@@ -32,6 +32,8 @@ def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Ten
     entries = scores.shape[1]
     k = min(k, entries)
     index = torch.arange(entries, device=scores.device)
+    if k == 0:
+        return index.expand(len(scores), 0)
     scores = scores.masked_fill(index >= visible.unsqueeze(1), float("-inf"))
     best, chosen = scores.topk(k, dim=-1, sorted=False)
     edge = best.amin(-1, keepdim=True)

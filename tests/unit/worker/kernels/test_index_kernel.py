@@ -31,6 +31,10 @@ def test_scores_that_are_not_numbers_select_nothing_out_of_sight() -> None:
     assert all(index < 2 for index in chosen.flatten().tolist())
 
 
+def test_rows_that_see_nothing_yet_select_nothing() -> None:
+    assert select_top(torch.empty(3, 0), torch.zeros(3, dtype=torch.long), 5).shape == (3, 0)
+
+
 def test_scores_follow_the_block_table() -> None:
     g = torch.Generator().manual_seed(0)
     pages = torch.randn(6, 4, 8, generator=g)
