@@ -167,6 +167,7 @@ def judge(runner: ForcedRunner, seen: Counter[str]) -> None:
     seen["rows"] += len(found.errors)
     seen["decoded rows"] += found.decoded_rows
     seen["failed drafts"] += found.failed_drafts
+    seen["rows that rebuild a state"] += found.rebuilding_rows
     seen["top-k flips"] += found.flips
     assert not found.wrong_choices
     close = {name: e.router_gap < TIE for name, e in runner.expected.items()}
@@ -211,7 +212,13 @@ def test_the_walks_have_met_everything(
 ) -> None:
     with capsys.disabled():
         sys.stdout.write("\n" + ", ".join(f"{n} {what}" for what, n in sorted(seen.items())) + " ")
-    for event in ("preemptions", "prefix-cache hits", "decoded rows", "failed drafts"):
+    for event in (
+        "preemptions",
+        "prefix-cache hits",
+        "decoded rows",
+        "failed drafts",
+        "rows that rebuild a state",
+    ):
         assert seen[event], event
 
 
