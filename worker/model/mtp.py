@@ -4,7 +4,7 @@ With X_t the streams of position t after the last layer, and id_t+1 the token th
 block's input is e_proj RMS(embed(id_t+1)), given to every stream, plus h_proj RMS(X_t). Behind the
 block, which has a window and no entries, comes a readout of its own; embedding and output head are
 the model's. For guesses further ahead the block's own streams take the place of X_t, and a guess
-that of the token. Source: DeepSeek's published inference code. `worker.runner.drafts` calls it.
+that of the token. Source: DeepSeek's published inference code. `worker.runner.drafter` calls it.
 """
 
 import torch

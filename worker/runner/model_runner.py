@@ -19,7 +19,7 @@ from worker.model.numerics import numerics
 from worker.model.ragged import lay_out
 from worker.model.transformer import Transformer
 from worker.parallel.groups import ALONE, ExpertGroup
-from worker.runner.drafts import Drafter
+from worker.runner.drafter import Drafter
 from worker.runner.kv_tensors import KVTensors
 from worker.runner.verification import finite, verify
 
