@@ -182,7 +182,6 @@ def serve(
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
             pages=page_count,
-            state_slots=max_sequences,
             draft_tokens=draft_tokens,
             kv_format=kv_cache_dtype.value,
             snapshots=snapshots,

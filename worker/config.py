@@ -145,7 +145,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How much of the machine the engine takes. `pages`, `state_slots` (running sequences) and
+    """How much of the machine the engine takes. `pages`, `max_sequences` (a state slot each) and
     `snapshots_kept` (states kept at page boundaries, for reuse) size the KV tensors.
     `draft_tokens`: how many tokens beyond the next one a forward may guess. `ep_size`: ranks that
     share the routed experts; each has all the other limits for itself."""
@@ -158,7 +158,6 @@ class EngineConfig:
     max_sequences: int = 32
     max_batch_tokens: int = 2_048
     pages: int = 512
-    state_slots: int = 32
     snapshots_kept: int = 64
     snapshots: str = "full"  # where: see worker.cache.policy
     attention_tile_bytes: int = 64 << 20  # workspace of one query tile

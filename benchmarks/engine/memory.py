@@ -30,9 +30,7 @@ IN_FLIGHT = 24
 SAMPLED_EVERY = 100  # requests
 WARM_UP = 0.3  # share of the samples before memory is expected to be steady
 PROMPT_TOKENS = (1, 400)
-ENGINE = EngineConfig(
-    max_model_len=1_024, max_sequences=16, max_batch_tokens=512, pages=48, state_slots=16
-)
+ENGINE = EngineConfig(max_model_len=1_024, max_sequences=16, max_batch_tokens=512, pages=48)
 
 
 def measure(

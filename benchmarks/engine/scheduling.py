@@ -21,9 +21,7 @@ from worker.request import Request, SamplingParams
 RUNNING = 256
 AIM_SECONDS = 1.5e-3
 CONTEXT_TOKENS = (512, 8_192)
-ENGINE = EngineConfig(
-    max_model_len=16_384, max_sequences=RUNNING, pages=RUNNING * 40, state_slots=RUNNING
-)
+ENGINE = EngineConfig(max_model_len=16_384, max_sequences=RUNNING, pages=RUNNING * 40)
 
 
 def measure(*, rounds: int, running: int = RUNNING) -> Iterator[Row]:

@@ -58,7 +58,7 @@ def measure(name: str, root: Path, *, rounds: int) -> Iterator[Row]:
     """Rows for decodes of 1, 8 and 32 requests and for one prefill chunk."""
     config = MODELS[name]
     pages = MOST_RUNNING * (-(-(CONTEXT_TOKENS * 2) // config.page_tokens))
-    engine = EngineConfig(pages=pages, state_slots=MOST_RUNNING)
+    engine = EngineConfig(pages=pages, max_sequences=MOST_RUNNING)
     runner = noisy_runner(model_directory(name, root), engine)
     cases = {f"decode, {n} running": _decodes(config, n) for n in (1, 8, MOST_RUNNING)}
     cases[f"prefill, {CHUNK_TOKENS} tokens"] = [_sequence(config, 0, CHUNK_TOKENS)]

@@ -119,7 +119,6 @@ def walk(config: ModelConfig, plan: Traffic, directory: Path, seen: Counter[str]
         max_sequences=plan.sequences,
         max_batch_tokens=plan.budget,
         pages=-(-longest // config.page_tokens) + plan.spare_pages,
-        state_slots=plan.sequences,
         snapshots_kept=plan.snapshots,
         draft_tokens=plan.draft_tokens,
         attention_tile_bytes=random.Random(plan.seed).choice([1 << 16, 64 << 20]),
@@ -128,7 +127,7 @@ def walk(config: ModelConfig, plan: Traffic, directory: Path, seen: Counter[str]
     scheduler = Scheduler(
         CacheManager(
             pages=engine.pages,
-            state_slots=engine.state_slots,
+            state_slots=engine.max_sequences,
             snapshots=engine.snapshots_kept,
             page_tokens=config.page_tokens,
             snapshot_interval_pages=random.Random(plan.seed).choice([0, 1, 2]),

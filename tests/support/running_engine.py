@@ -8,9 +8,7 @@ from worker.request import Request, SamplingParams
 from worker.runner.model_runner import ModelRunner
 from worker.scheduler import Progress, Scheduler
 
-ENGINE = EngineConfig(
-    max_model_len=4096, max_sequences=8, max_batch_tokens=1024, pages=40, state_slots=16
-)
+ENGINE = EngineConfig(max_model_len=4096, max_sequences=8, max_batch_tokens=1024, pages=40)
 
 
 @dataclass

@@ -30,7 +30,7 @@ SMALL = replace(
     index_topk=12,
 )
 GREEDY = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0)
-ENGINE = EngineConfig(pages=64, state_slots=12)
+ENGINE = EngineConfig(pages=64, max_sequences=12)
 
 
 def official_flash() -> ModelConfig:

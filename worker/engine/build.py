@@ -29,11 +29,6 @@ def check_limits(model: ModelConfig, engine: EngineConfig) -> None:
             f"{engine.pages} pages hold {page_positions} tokens, less than max_model_len "
             f"{engine.max_model_len}; raise --pages or lower --max-model-len"
         )
-    if engine.state_slots < engine.max_sequences:
-        raise ConfigError(
-            f"{engine.state_slots} state slots are fewer than max_sequences "
-            f"{engine.max_sequences}; raise state_slots or lower --max-sequences"
-        )
     if engine.max_batch_tokens < engine.max_sequences:
         raise ConfigError(
             f"max_batch_tokens {engine.max_batch_tokens} is less than max_sequences "
@@ -46,7 +41,7 @@ def build_scheduler(model: ModelConfig, engine: EngineConfig, *, revision: str) 
     check_limits(model, engine)
     cache = CacheManager(
         pages=engine.pages,
-        state_slots=engine.state_slots,
+        state_slots=engine.max_sequences,
         snapshots=engine.snapshots_kept,
         page_tokens=model.page_tokens,
         snapshot_interval_pages=snapshot_interval_pages(engine.snapshots),

@@ -91,7 +91,7 @@ def inspect(
     engine = EngineConfig(
         device="meta",
         pages=1,
-        state_slots=1,
+        max_sequences=1,
         snapshots_kept=1,
         draft_tokens=draft_tokens,
         kv_format=kv_format,

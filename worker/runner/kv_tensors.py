@@ -58,7 +58,7 @@ class KVTensors:
             self._snapshots.keep(copy)
 
     def _layer(self, ratio: int) -> LayerCache:
-        config, slots = self._config, self._engine.state_slots
+        config, slots = self._config, self._engine.max_sequences
         ring = config.sliding_window + self._engine.draft_tokens
         window = self._pool(slots, self._kv_shape(ring))
         if not ratio:
@@ -75,7 +75,7 @@ class KVTensors:
         engine = self._engine
         overlap = 2 if ratio == CSA_RATIO else 1  # CSA pools two groups of doubled width
         ring = overlap * ratio + engine.draft_tokens
-        tail = (engine.state_slots, ring, 2, overlap * dim)
+        tail = (engine.max_sequences, ring, 2, overlap * dim)
         return EntryCache(
             pages=self._pool(engine.pages + 1, shape),
             tail=torch.zeros(tail, dtype=torch.float32, device=engine.device),

@@ -7,9 +7,7 @@ from worker.engine.build import check_limits
 from worker.errors import ConfigError
 from worker.model.tiny import TINY
 
-FITTING = EngineConfig(
-    max_model_len=1024, pages=4, state_slots=2, max_sequences=2, max_batch_tokens=2
-)
+FITTING = EngineConfig(max_model_len=1024, pages=4, max_sequences=2, max_batch_tokens=2)
 
 
 def test_accepts_the_least_that_works() -> None:
@@ -21,7 +19,6 @@ def test_accepts_the_least_that_works() -> None:
     [
         ({"max_model_len": 2**21}, "--max-model-len"),
         ({"pages": 3}, "--pages"),
-        ({"state_slots": 1}, "--max-sequences"),
         ({"max_batch_tokens": 1}, "--max-batch-tokens"),
     ],
 )

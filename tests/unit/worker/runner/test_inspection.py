@@ -108,7 +108,7 @@ def test_predicted_memory_is_what_loading_and_allocating_take(
     compute = numerics(dtype).compute
     rank = load_weights(tmp_path / "model", SMALL, compute, experts=range(2, 4))
     assert report.loaded.per_rank_bytes == sum(tensor.nbytes for tensor in rank.values())
-    kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2), compute)
+    kv = KVTensors(SMALL, EngineConfig(pages=3, max_sequences=2), compute)
     assert report.kv_bytes_per_token * report.page_tokens == kv.bytes_per_page
     assert report.kv_bytes_per_sequence == kv.bytes_per_slot
     assert report.kv_bytes_per_snapshot == kv.bytes_per_snapshot
@@ -116,7 +116,7 @@ def test_predicted_memory_is_what_loading_and_allocating_take(
         drafting = inspect(tmp_path / "model", dtype=dtype, draft_tokens=2)
         weights = load_weights(tmp_path / "model", SMALL, compute, mtp=True)
         assert drafting.loaded.per_rank_bytes == sum(tensor.nbytes for tensor in weights.values())
-        kv = KVTensors(SMALL, EngineConfig(pages=3, state_slots=2, draft_tokens=2), compute)
+        kv = KVTensors(SMALL, EngineConfig(pages=3, max_sequences=2, draft_tokens=2), compute)
         assert drafting.kv_bytes_per_sequence == kv.bytes_per_slot
 
 

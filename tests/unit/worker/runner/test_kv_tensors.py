@@ -8,16 +8,16 @@ from worker.config import EngineConfig
 from worker.errors import ConfigError
 from worker.runner.kv_tensors import KV_FORMATS, KVTensors
 
-FP8 = EngineConfig(device="meta", pages=1, state_slots=1, snapshots_kept=1, kv_format="fp8")
+FP8 = EngineConfig(device="meta", pages=1, max_sequences=1, snapshots_kept=1, kv_format="fp8")
 
 
 def test_flash_needs_the_published_memory_per_token() -> None:
-    kv = KVTensors(official_flash(), EngineConfig(pages=1, state_slots=1), torch.bfloat16)
+    kv = KVTensors(official_flash(), EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
     assert kv.bytes_per_page == 256 * 6_880
 
 
 def test_flash_needs_the_published_memory_per_sequence() -> None:
-    kv = KVTensors(official_flash(), EngineConfig(pages=1, state_slots=1), torch.bfloat16)
+    kv = KVTensors(official_flash(), EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
     window = 43 * 128 * 512 * 2
     tails = 21 * (65_536 + 16_384) + 20 * 524_288
     assert kv.bytes_per_slot == window + tails
@@ -29,7 +29,7 @@ def test_the_draft_head_has_a_window_only_where_there_are_drafts() -> None:
     cache = KVTensors(SMALL, drafting, torch.float32).drafting
     assert cache is not None
     rows = SMALL.sliding_window + 3
-    assert cache.window.data.shape == (ENGINE.state_slots, rows, SMALL.head_dim)
+    assert cache.window.data.shape == (ENGINE.max_sequences, rows, SMALL.head_dim)
     assert (cache.entries, cache.index) == (None, None)
 
 
@@ -41,7 +41,7 @@ def test_only_main_layers_have_memory() -> None:
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
 def test_clear_forgets_whole_slots(kv_format: str) -> None:
-    engine = replace(ENGINE, state_slots=4, draft_tokens=1, kv_format=kv_format)
+    engine = replace(ENGINE, max_sequences=4, draft_tokens=1, kv_format=kv_format)
     kv = KVTensors(SMALL, engine, torch.float32)
     assert kv.drafting is not None
     tensors = [layer.window.data for layer in (*kv.layers, kv.drafting)]

@@ -32,7 +32,6 @@ def base_url(tiny_directory: Path) -> Iterator[str]:
         max_sequences=8,
         max_batch_tokens=512,
         pages=64,
-        state_slots=16,
     )
     # Keep-alives many times a second: no client may ever mind one.
     with served(replace(build_serving(config, engine), keep_alive_seconds=0.05)) as url:
