@@ -1,4 +1,4 @@
-"""DeepSeek's chat format: messages to prompt token ids, generated tokens to message deltas.
+"""DeepSeek's chat format: messages to prompt token ids, and the rules to read the answer by.
 
 The server calls it. The rules are those of `deepseek-recipe`, DeepSeek's own implementation. It
 has no name for V4-Flash, whose encoding is V4-Pro's but for the meaning of efforts: see
@@ -13,12 +13,11 @@ from typing import Any
 import deepseek_recipe as recipe
 import msgspec
 
-from worker.batch import TokenLogprob
+from worker.encoding.chat_stream import ChatStream
 from worker.encoding.grammar import AnswerGrammar, GrammarCompiler
 from worker.encoding.schemas import check_schema
 from worker.encoding.tokenizer import Tokenizer
 from worker.errors import ConfigError, InvalidParameter, InvalidRequest
-from worker.request import FinishReason
 
 # What the recipe must be told so that a released model sees the prompt it was trained with.
 # None: the caller named no effort. `none` switches thinking off in every profile.
@@ -54,13 +53,8 @@ PROMPT_FIELDS = (
     "logprobs",
     "top_logprobs",
 )
-MOST_UNLIKELY_LOGPROB = -9999.0  # JSON has no minus infinity
 _ALIAS = "deepseek-v4"
 _OPTIONS = recipe.ConversionOptions().with_model_alias(_ALIAS, recipe.ModelVersion.DeepseekV4Pro)
-_FINISH = {
-    FinishReason.STOP: recipe.InferenceFinishReason.Stop,
-    FinishReason.LENGTH: recipe.InferenceFinishReason.Length,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +107,7 @@ class ChatEncoding:
             request=request,
         )
 
-    def stream(self, prompt: ChatPrompt, *, response_id: str, model: str) -> "ChatStream":
+    def stream(self, prompt: ChatPrompt, *, response_id: str, model: str) -> ChatStream:
         """A parser for the answer to `prompt`."""
         generator = recipe.ChatCompletionRequest.chunk_generator(prompt.request, response_id, model)
         options = prompt.request.parsing_options
@@ -142,75 +136,6 @@ class ChatEncoding:
                 f"reasoning_effort must be one of {known}", param="reasoning_effort"
             )
         return self._efforts[effort]
-
-
-class ChatStream:
-    """Turns generated tokens into chat completion chunks (JSON objects; their `usage` is the
-    server's to fill). Never raises on what a model emits: markup that does not parse stays text."""
-
-    def __init__(
-        self,
-        processor: recipe.StreamProcessor,
-        response: recipe.ChatCompletionResponse,
-        *,
-        thinking_end: int,
-        reasoning: bool,
-        logprobs: bool,
-    ) -> None:
-        self._processor = processor
-        self._response = response
-        self._thinking_end = thinking_end
-        self._reasoning = reasoning
-        self._logprobs = logprobs
-        self.reasoning_tokens = 0
-
-    @property
-    def stopped(self) -> bool:
-        """A stop string has ended the answer; its last chunk has been returned."""
-        return self._processor.finished
-
-    def start(self) -> list[dict[str, Any]]:
-        """The chunk that names the role."""
-        return self._push(recipe.InferenceChunk.ready())
-
-    def push(self, token: TokenLogprob) -> list[dict[str, Any]]:
-        """The chunks that this token completes: often one, none while text is held back."""
-        if token.token_id == self._thinking_end:
-            self._reasoning = False
-        self.reasoning_tokens += self._reasoning
-        logprobs = [_logprob_pair(token)] if self._logprobs else None
-        chunks = self._push(recipe.InferenceChunk.tokens([token.token_id], logprobs))
-        # A tool call without </think> before it ends the reasoning as well.
-        if any(_has_answer(chunk) for chunk in chunks):
-            self._reasoning = False
-        return chunks
-
-    def finish(self, reason: FinishReason) -> list[dict[str, Any]]:
-        """What was held back, and the chunk with the finish reason."""
-        if self.stopped:
-            return []
-        return self._push(recipe.InferenceChunk.finish(_FINISH[reason]))
-
-    def response(self) -> dict[str, Any]:
-        """All chunks so far as one chat completion."""
-        return _decode(self._response.to_json())
-
-    def _push(self, chunk: recipe.InferenceChunk) -> list[dict[str, Any]]:
-        produced = self._processor.push(chunk)
-        documents = [_decode(c.to_json()) for c in produced]
-        for c in produced:
-            assert isinstance(c, recipe.ChatCompletionChunk)
-            self._response.accumulate(c)
-        return documents
-
-
-def _has_answer(chunk: dict[str, Any]) -> bool:
-    delta = chunk["choices"][0]["delta"]
-    return bool(delta.get("content") or delta.get("tool_calls"))
-
-
-def _decode(text: str) -> dict[str, Any]:
-    return msgspec.json.decode(text, type=dict[str, Any])
 
 
 def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
@@ -296,9 +221,3 @@ def _segments(rendered: recipe.RenderedPrompt) -> list[tuple[str, bool]]:
         segments.append((rendered.prompt[start:end], True))
         at = end
     return [*segments, (rendered.prompt[at:], False)]
-
-
-def _logprob_pair(token: TokenLogprob) -> tuple[float, list[tuple[int, float]]]:
-    assert token.logprob is not None
-    top = [(token_id, max(logprob, MOST_UNLIKELY_LOGPROB)) for token_id, logprob in token.top]
-    return max(token.logprob, MOST_UNLIKELY_LOGPROB), top

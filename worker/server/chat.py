@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.batch import TokenLogprob
-from worker.encoding.chat import ChatPrompt, ChatStream
+from worker.encoding.chat import ChatPrompt
+from worker.encoding.chat_stream import ChatStream
 from worker.errors import InvalidRequest
 from worker.request import FinishReason
 from worker.server.answer import Answer

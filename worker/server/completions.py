@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.batch import TokenLogprob
-from worker.encoding.chat import MOST_UNLIKELY_LOGPROB
+from worker.encoding.chat_stream import MOST_UNLIKELY_LOGPROB
 from worker.encoding.stops import StopScanner
 from worker.encoding.tokenizer import IncrementalDecoder, Tokenizer
 from worker.errors import InvalidParameter, InvalidRequest
