@@ -180,6 +180,8 @@ def _number(raw: dict[str, Any], name: str, kind: type) -> int | float:
     allowed = (int, float) if kind is float else (int,)
     if type(value) not in allowed:
         raise ConfigError(f"config.json: {name} must be a number of type {kind.__name__}")
+    if isinstance(value, int) and value.bit_length() > 63:  # JSON's integers know no bounds
+        raise ConfigError(f"config.json: {name} is too large")
     return cast("int | float", kind(value))
 
 
@@ -188,12 +190,11 @@ def _yarn(raw: object) -> Yarn | None:
         return None
     if not isinstance(raw, dict) or raw.get("rope_type", raw.get("type")) != "yarn":
         raise ConfigError("config.json: rope_scaling must be null or of type yarn")
-    return Yarn(
-        factor=float(_number(raw, "factor", float)),
-        beta_fast=float(_number(raw, "beta_fast", float)),
-        beta_slow=float(_number(raw, "beta_slow", float)),
-        original_max_position_embeddings=int(_number(raw, "original_max_position_embeddings", int)),
-    )
+    values: dict[str, Any] = {n: _number(raw, n, kind) for n, kind in Yarn.__annotations__.items()}
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"config.json: rope_scaling.{name} must be positive")
+    return Yarn(**values)
 
 
 def _require_fixed(raw: object, expected: dict[str, tuple[object, ...]], prefix: str = "") -> None:

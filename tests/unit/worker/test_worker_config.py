@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ def test_factors_must_be_positive_and_finite(value: float) -> None:
 def test_what_is_not_implemented_is_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         ModelConfig.from_official(flash() | {key: value})
+
+
+@pytest.mark.parametrize("key", ["factor", "beta_fast", "original_max_position_embeddings"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, 10**400])
+def test_yarn_numbers_that_make_no_frequencies_are_refused(key: str, value: float) -> None:
+    yarn = asdict(official_flash())["rope_scaling"] | {"type": "yarn", key: value}
+    with pytest.raises(ConfigError, match=key):
+        ModelConfig.from_official(flash() | {"rope_scaling": yarn})
 
 
 @pytest.mark.parametrize(
