@@ -6,6 +6,7 @@ row, so that it serves readers as a cursor, even over a database begun anew.
 """
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -74,9 +75,11 @@ class JournalStore:
     def __init__(self, path: Path) -> None:
         """Open or create `path`; rows that still run there are marked interrupted. A database that
         is damaged is set aside. Raises ConfigError."""
+        self._path = path
+        self._last_us = 0
         try:
             try:
-                self._connection = _connect(path)
+                self._open()
             except sqlite3.DatabaseError as error:
                 if error.sqlite_errorcode & 0xFF not in (
                     sqlite3.SQLITE_CORRUPT,
@@ -84,15 +87,13 @@ class JournalStore:
                 ):
                     raise
                 _set_aside(path, error)
-                self._connection = _connect(path)
-            (last,) = self._connection.execute("SELECT max(ended_us) FROM attempts").fetchone()
-            self._last_us: int = last or 0
-            self._interrupt()
+                self._open()
         except sqlite3.Error as error:
             raise ConfigError(f"the usage journal {path} cannot be opened: {_why(error)}") from None
 
     def write(self, running: Iterable[Row], ended: Iterable[Row]) -> None:
         """Record rows durably, all or none; ends get their `ended_us`. Raises sqlite3.Error."""
+        self._follow()
         rows = [asdict(row) for row in running]
         last = self._last_us
         for row in ended:
@@ -103,6 +104,7 @@ class JournalStore:
 
     def probe(self) -> None:
         """Find out whether the disk takes writes. Raises sqlite3.Error."""
+        self._follow()
         number = time.time_ns() & 0x7FFFFFFF
         self._transact(lambda: self._connection.execute(f"PRAGMA user_version = {number}"))
 
@@ -132,6 +134,25 @@ class JournalStore:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _open(self) -> None:
+        self._connection = _connect(self._path)
+        self._file = self._path.stat()
+        (last,) = self._connection.execute("SELECT max(ended_us) FROM attempts").fetchone()
+        self._last_us = max(self._last_us, last or 0)
+        self._interrupt()
+
+    def _follow(self) -> None:
+        """Open what is at the path now, if it is another file: one that was removed takes writes
+        like any, and loses them with this process. Raises sqlite3.Error."""
+        if self._path.exists() and os.path.samestat(self._path.stat(), self._file):
+            return
+        self._connection.close()
+        try:
+            self._open()
+        except (ConfigError, OSError) as error:
+            raise sqlite3.DatabaseError(str(error)) from None
+        logger.error("the usage journal %s was removed or replaced; another begins", self._path)
 
     def _interrupt(self) -> None:
         """End the rows of requests that a process before this one left running."""

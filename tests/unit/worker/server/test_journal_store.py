@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -110,6 +111,34 @@ def test_two_workers_cannot_share_one(path: Path) -> None:
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
     )
     assert "another worker uses it" in second.stdout
+    store.close()
+
+
+def test_a_file_that_is_removed_is_made_anew(path: Path) -> None:
+    store = JournalStore(path)
+    store.write([], [usage_row("a", "r")])
+    for file in path.parent.iterdir():
+        file.unlink()
+    store.write([], [usage_row("b", "r")])
+    (kept,) = store.find("r")
+    store.close()
+    again = JournalStore(path)
+    assert again.find("r") == [kept]
+    again.close()
+
+
+def test_a_folder_that_is_removed_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "usage"
+    folder.mkdir()
+    store = JournalStore(folder / "usage.db")
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error):
+            store.write([], [usage_row("a", "r")])
+    folder.mkdir()
+    store.probe()
+    store.write([], [usage_row("a", "r")])
+    assert len(store.find("r")) == 1
     store.close()
 
 
