@@ -122,6 +122,8 @@ class _Server(uvicorn.Server):
             crashed.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._client.crashed.is_set():  # nothing is left to drain: a slow client is no reason
+            self.config.timeout_graceful_shutdown = LAST_WORDS_SECONDS
         reason = Unavailable("shutting_down", SHUTTING_DOWN)
         deadline = asyncio.get_running_loop().call_later(
             self._drain_seconds, self._client.fail_all, reason

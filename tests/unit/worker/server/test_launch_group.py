@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import httpx
@@ -34,13 +35,16 @@ CHATS: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def group_worker(directory: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def group_worker(
+    directory: Path, drain_seconds: int = 1
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A healthy worker of two ranks and its base URL; killed at the end if still there."""
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     command = [
         *(sys.executable, "-c", "from worker.cli import app; app()", "serve", str(directory)),
-        *("--port", str(port), "--threads", "1", "--ep-size", "2", "--drain-seconds", "1"),
+        *("--port", str(port), "--threads", "1", "--ep-size", "2"),
+        *("--drain-seconds", str(drain_seconds)),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
     url = f"http://127.0.0.1:{port}"
@@ -86,8 +90,10 @@ def test_answers_are_those_of_one_rank_until_sigterm_ends_all(
 
 
 def test_a_killed_rank_ends_stream_and_process_saying_so(tiny_directory: Path) -> None:
-    with group_worker(tiny_directory) as (process, url):
+    with group_worker(tiny_directory, drain_seconds=60) as (process, url), socket() as slow:
         pids = rank_pids(process.pid)
+        slow.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        slow.sendall(b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
         with httpx.stream("POST", f"{url}/v1/completions", json=ENDLESS, timeout=30) as response:
             lines = response.iter_lines()
             next(lines)
