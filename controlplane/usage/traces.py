@@ -16,7 +16,7 @@ _NOTHING = TokenUsage()
 
 @dataclass(slots=True)
 class Trace:
-    """A request so far. `usage` is the highest seen per class; times are µs since 1970 UTC.
+    """A request so far. `usage` is the highest seen; times are µs since 1970 UTC.
 
     `finish_reason` is None while the request runs, or for ever when its gateway died.
     """
@@ -43,11 +43,18 @@ class Trace:
 
 
 def _highest(one: TokenUsage, other: TokenUsage) -> TokenUsage:
-    """Return the higher of each class; `other` comes from an engine and may be nonsense."""
-    output = _sane(other.output_tokens)
+    """Return the longest prompt, the most of it found in a cache, and the most output; `other`
+    comes from an engine and may be nonsense.
+
+    An engine may tell of its cache only at the end: what was a miss until then becomes a hit, and
+    both are never more than the prompt.
+    """
+    hit, output = _sane(other.hit_tokens), _sane(other.output_tokens)
+    prompt = max(one.hit_tokens + one.miss_tokens, _sane(hit + _sane(other.miss_tokens)))
+    hit = max(one.hit_tokens, hit)
     return TokenUsage(
-        hit_tokens=max(one.hit_tokens, _sane(other.hit_tokens)),
-        miss_tokens=max(one.miss_tokens, _sane(other.miss_tokens)),
+        hit_tokens=hit,
+        miss_tokens=prompt - hit,
         output_tokens=max(one.output_tokens, output),
         reasoning_tokens=max(one.reasoning_tokens, min(output, _sane(other.reasoning_tokens))),
     )

@@ -88,10 +88,16 @@ async def test_openai_names_of_cached_tokens_are_understood(world: World, engine
         details = {"cached_tokens": 6}
         return {"prompt_tokens": 10, "completion_tokens": output, "prompt_tokens_details": details}
 
-    engine.plan = Plan(usage_of=openai_usage)
-    await stream_events(world)
-    (row,) = await world.settled()
-    assert (row.hit_tokens, row.miss_tokens, row.output_tokens) == (6, 4, 3)
+    def told_at_the_end(output: int) -> dict[str, object]:
+        told = openai_usage(output)
+        return told if output == 3 else told | {"prompt_tokens_details": None}
+
+    for usage_of in (openai_usage, told_at_the_end):
+        engine.plan = Plan(usage_of=usage_of, pace_seconds=0.01)
+        *_, last, _ = await stream_events(world)
+        assert json.loads(last)["usage"] == usage(10, 6, 3)
+    rows = await world.settled(2)
+    assert {(row.hit_tokens, row.miss_tokens, row.output_tokens) for row in rows} == {(6, 4, 3)}
 
 
 async def test_tool_calls_are_merged(world: World, engine: Engine) -> None:

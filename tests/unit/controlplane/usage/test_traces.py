@@ -39,6 +39,14 @@ def test_usage_never_falls() -> None:
     assert trace.usage == TokenUsage(10, 20, 5, 3)
 
 
+def test_a_cache_told_of_late_makes_misses_hits() -> None:
+    trace = Trace(OPENED)
+    trace.apply(progress(REQUEST_ID, TokenUsage(0, 100, 5)))
+    trace.apply(progress(REQUEST_ID, TokenUsage(80, 20, 6)))
+    trace.apply(progress(REQUEST_ID, TokenUsage(0, 100, 6)))
+    assert trace.usage == TokenUsage(80, 20, 6)
+
+
 def test_an_end_without_a_replica_keeps_the_one_that_worked() -> None:
     trace = Trace(OPENED)
     trace.apply(progress(REQUEST_ID, TokenUsage(output_tokens=1)))
@@ -58,4 +66,5 @@ def test_order_and_repetition_do_not_matter(seen: list[TokenUsage], order: rando
     for record in again:
         shuffled.apply(record)
     assert straight.usage == shuffled.usage
+    assert straight.usage.miss_tokens >= 0
     assert 0 <= straight.usage.reasoning_tokens <= straight.usage.output_tokens < 2**31
