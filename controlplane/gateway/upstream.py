@@ -54,14 +54,20 @@ class Upstream:
         """
         origin = self._origin(url)
         request = _encode_request(origin, path, body, request_id)
+        lost: ConnectionLost | None = None
         while (connection := self._take_idle(url)) is not None:
             try:
                 return await self._send(url, connection, request, cancellation)
-            except ConnectionLost:
-                # The engine closed it while it was idle: no answer can have begun.
+            except ConnectionLost as error:
                 if connection.received_bytes:
                     raise
-        return await self._send(url, await _connect(origin), request, cancellation)
+                # The engine closed it while it was idle, or died with the request in hand.
+                lost = error
+        try:
+            connection = await _connect(origin)
+        except ConnectFailed as error:
+            raise lost or error from error
+        return await self._send(url, connection, request, cancellation)
 
     async def _send(
         self, url: str, connection: Connection, request: bytes, cancellation: Cancellation

@@ -33,6 +33,7 @@ class Plan:
     error: dict[str, Any] | None = None
     true_prompt_tokens: int | None = None  # refuse with 409 while `max_prompt_tokens` is below
     die_before_first_byte: bool = False
+    says_nothing: bool = False  # not even the head of its answer
     die_after_chunks: int | None = None
     stall_after_chunks: int | None = None
     event_error_after_chunks: int | None = None
@@ -169,6 +170,8 @@ class Engine:
 
 
 async def _stream(plan: Plan, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    if plan.says_nothing:
+        await asyncio.Event().wait()
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )

@@ -233,20 +233,25 @@ async def test_an_answer_waits_for_its_engine_to_come_back(
     await other.start()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
 async def test_a_prompt_lost_before_its_first_word_waits_as_well(
-    pair: World, engine: Engine, other: Engine
+    pair: World, engine: Engine, other: Engine, is_first: bool
 ) -> None:
     await other.stop()
-    engine.plans.append(replace(PLAN, stall_after_chunks=0))
-    reading = asyncio.create_task(stream(pair, pair.tenant()))
-    await engine.until(lambda: len(engine.requests) == 1)
+    key = pair.tenant()
+    if not is_first:  # its connection has served before, and may be thought to have been idle
+        await stream(pair, key)
+    requests = len(engine.requests)
+    engine.plans.append(replace(PLAN, says_nothing=True))
+    reading = asyncio.create_task(stream(pair, key))
+    await engine.until(lambda: len(engine.requests) > requests)
     port = int(engine.url.rpartition(":")[2])
     await engine.stop()
     await asyncio.sleep(0.2)
     await engine.start(port)
     events = await reading
     assert events[-2]["usage"] == usage(30, 0, TOKENS, 2)
-    await pair.settled(1)
+    await pair.settled(1 if is_first else 2)
     await other.start()
 
 
