@@ -54,7 +54,7 @@ class Transcript:
         """
         assert self.is_resumable
         self._is_joining = self._has_moved = True
-        if not self.token_ids:
+        if not self._head:
             return body
         ids = msgspec.json.encode(self.token_ids.tolist())
         return body[:-1] + b',"resume_token_ids":' + ids + b"}"

@@ -259,7 +259,8 @@ def _deltas(
     said = [*said, *({"content": word} for word in plan.words)][:limit]
     deltas = [(delta, number, True) for number, delta in enumerate(said, 1)][given:]
     deltas += [(delta, len(said), False) for delta in plan.extra_chunks]
-    if has_role and (not given or plan.says_role_again):
+    goes_on = plan.token_ids and plan.resumes and "resume_token_ids" in body
+    if has_role and (not goes_on or plan.says_role_again):
         deltas.insert(0, (opening, given, False))
     return deltas, len(said)
 

@@ -85,6 +85,9 @@ class CompletionReader:
         }
 
     def replay(self, token_ids: Sequence[int]) -> int:
+        if self._prompt is not None:
+            self._entry(self._prompt, None)
+            self._offset = sum(len(self._tokenizer.text(i)) for i in self._prompt_token_ids)
         for taken, token_id in enumerate(token_ids):
             if self.stopped:
                 return taken
@@ -139,16 +142,15 @@ def answer_completion(
         raise InvalidRequest("best_of must be 1", param="best_of")
     if fields.max_tokens == 0 and not fields.echo:
         raise InvalidParameter("max_tokens must be at least 1 without echo", param="max_tokens")
-    if fields.echo and fields.resume_token_ids is not None:
-        raise InvalidRequest("a resumed request cannot echo its prompt", param="resume_token_ids")
     check_prompt(token_ids, fields, serving.limits)
+    scores_prompt = fields.echo and fields.resume_token_ids is None
     sampling = sampling_params(
         fields,
         serving.limits,
         max_tokens=DEFAULT_COMPLETION_TOKENS if fields.max_tokens is None else fields.max_tokens,
         prompt_tokens=len(token_ids),
         logprobs=fields.logprobs,
-        prompt_logprobs=fields.logprobs if fields.echo else None,
+        prompt_logprobs=fields.logprobs if scores_prompt else None,
     )
     attempt_id = uuid.uuid4().hex
     choices = make_choices(

@@ -165,7 +165,7 @@ async def test_an_answer_may_be_lost_again_and_again(pair: World, engine: Engine
 
 
 async def test_an_order_that_ends_every_engine_is_given_up(pair: World, engine: Engine) -> None:
-    engine.plans += [broken("dies", 1) for _ in range(20)]
+    engine.plans += [broken("dies", 1), *(broken("dies", 0) for _ in range(19))]
     *_, last = await stream(pair, pair.tenant())
     assert last["error"]["code"] == "engine_failed"
     assert len(engine.plans) == 20 - 6

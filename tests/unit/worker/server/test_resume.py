@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "text": (COMPLETIONS, {"prompt": "Once", **GREEDY, "logprobs": 2}),
+    "echo": (COMPLETIONS, {"prompt": "Once", **GREEDY, "logprobs": 1, "echo": True}),
     "long prompt": (
         COMPLETIONS,
         {"prompt": list(range(300, 900)), **SEEDED, "logprobs": 0, "max_tokens": 4},
@@ -108,7 +109,6 @@ def test_nothing_emitted_yet_but_the_start(http: httpx.Client) -> None:
     [
         (COMPLETIONS, {"resume_token_ids": [1, 5]}, 422),
         (COMPLETIONS, {"resume_token_ids": [5, 5], "stop_token_ids": [5]}, 422),
-        (COMPLETIONS, {"resume_token_ids": [5], "echo": True}, 400),
         (COMPLETIONS, {"resume_token_ids": [5], "logprobs": 1, "stream": False}, 400),
         (CHAT, {"resume_token_ids": [1, 5]}, 422),
     ],

@@ -103,7 +103,14 @@ def test_chat(http: httpx.Client, script: Script, tokenizer: Tokenizer, case: st
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"stop": ["STOP", "🎊"]}, {"logprobs": 1}, {"logprobs": 1, "stop": "STOP"}]
+    "fields",
+    [
+        {},
+        {"stop": ["STOP", "🎊"]},
+        {"logprobs": 1},
+        {"logprobs": 1, "stop": "STOP"},
+        {"echo": True},
+    ],
 )
 def test_completion(
     http: httpx.Client, script: Script, tokenizer: Tokenizer, fields: dict[str, Any]
