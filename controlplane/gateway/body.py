@@ -87,8 +87,8 @@ def parse_completion(body: bytes) -> GenerationRequest:
     between `prompt` and `suffix`; raises as `parse_chat` does."""
     fields = _parse_object(body)
     # Text only: token ids could be control tokens, with which a client would leave its own text.
-    _required(fields, "prompt", str)
-    _field(fields, "suffix", str)
+    if not _field(fields, "suffix", str) or _field(fields, "prompt", str) is None:
+        _required(fields, "prompt", str)  # a gap may be at the very beginning
     forwarded = {name: raw for name, raw in fields.items() if name in COMPLETION_FIELDS}
     return _request(fields, forwarded, ("prompt", "suffix"), thinking=False, default="completion")
 

@@ -37,6 +37,12 @@ async def test_a_gap_is_filled_and_billed(world: World, engine: Engine, prefix: 
     assert not row.thinking
 
 
+async def test_a_gap_may_be_at_the_beginning(world: World, engine: Engine) -> None:
+    answer = await post(world, "/beta/completions", BODY | {"prompt": ""})
+    assert answer.status_code == 200, answer.text
+    assert engine.requests[0]["prompt"] == ""
+
+
 async def test_the_official_client_streams_it(world: World, engine: Engine) -> None:
     engine.plan = PLAN
     async with world.client(world.tenant()) as client:
@@ -76,6 +82,7 @@ async def test_a_longer_text_is_held_again_once(world: World, engine: Engine) ->
     ("change", "status", "param"),
     [
         ({"prompt": None}, 422, "prompt"),
+        ({"prompt": "", "suffix": ""}, 422, "prompt"),
         ({"prompt": [1, 2, 3]}, 422, "prompt"),
         ({"suffix": ["a"]}, 422, "suffix"),
         ({"max_tokens": 0}, 400, "max_tokens"),
