@@ -12,7 +12,7 @@ from worker.errors import InvalidRequest
 from worker.request import FinishReason
 from worker.server.answer import Answer
 from worker.server.choice import Entry
-from worker.server.choices import answer, make_choices
+from worker.server.delivery import answer, make_choices
 from worker.server.generation import Serving
 from worker.server.openai import (
     DEFAULT_CHAT_TOKENS,

@@ -14,7 +14,7 @@ from worker.errors import InvalidParameter, InvalidRequest
 from worker.request import FinishReason
 from worker.server.answer import Answer
 from worker.server.choice import Entry
-from worker.server.choices import answer, make_choices
+from worker.server.delivery import answer, make_choices
 from worker.server.generation import Serving
 from worker.server.openai import (
     DEFAULT_COMPLETION_TOKENS,

@@ -1,5 +1,5 @@
 """One request from submission to its last token: waiting, counting, timing, for all its choices.
-`choices` builds answers on it."""
+`delivery` builds answers on it."""
 
 import asyncio
 import logging
