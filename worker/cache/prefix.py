@@ -2,8 +2,8 @@
 
 A page's key is a hash chain over everything before it, so equal keys mean equal prefixes under
 the same model and the same salt. A key that is found tells where a page's compressed entries lie;
-to continue from it a sequence needs the state at its end (window rings, compressor tails) too.
-Used by `manager`.
+to continue from it a sequence needs the state at its end too, kept in a snapshot or rebuilt. Used
+by `manager`.
 """
 
 import hashlib
