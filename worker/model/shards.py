@@ -131,7 +131,8 @@ def _span_problems(file: str, entries: dict[str, tuple[TensorSpec, int, int]]) -
 def _weight_map(root: Path) -> dict[str, str]:
     try:
         weight_map = json.loads((root / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        if not all(isinstance(f, str) and Path(f).name == f for f in weight_map.values()):
+        texts = all(isinstance(file, str) for file in weight_map.values())
+        if not texts or any(Path(file).name != file for file in set(weight_map.values())):
             raise ValueError("weight_map values must be file names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{root}: unreadable {INDEX}", [str(error)]) from error
