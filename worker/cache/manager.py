@@ -161,6 +161,14 @@ class CacheManager:
         if snapshot is not None:
             self._snapshots.release(snapshot)
 
+    def distrust(self, request: Request) -> None:
+        """Make nothing that `request` holds findable any longer, for it came to no good end: who
+        begins alike computes it anew, instead of failing likewise."""
+        for page in request.pages:
+            if self._index.holds(page):
+                self._page_evicted(page)
+                self._pages.forget(page)
+
     def vacate(self, request: Request) -> None:
         """Take back everything `request` holds until it is admitted again; its computed pages stay
         findable. Its keys are kept: a long prompt that waits is not to be hashed at every step."""

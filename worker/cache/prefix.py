@@ -61,6 +61,10 @@ class PrefixIndex:
         self._by_snapshot[snapshot] = key
         return True
 
+    def holds(self, page: int) -> bool:
+        """Whether `page` is findable."""
+        return page in self._by_page
+
     def remove_page(self, page: int) -> int | None:
         """Drop a page's node; returns the snapshot that went with it."""
         node = self._nodes.pop(self._by_page.pop(page))

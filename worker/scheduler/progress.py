@@ -48,6 +48,8 @@ class ProgressTracker:
         self._cache.unpin(scheduled.pinned)
         if output.error is not None or request.finish_reason is not None:
             self._cache.unpin(scheduled.kept)
+            if output.error is not None:
+                self._cache.distrust(request)
             request.finish_reason = request.finish_reason or FinishReason.ERROR
             return [Progress(request, finish_reason=request.finish_reason, error=output.error)]
         scored = self._new_prompt_logprobs(request, start, output.prompt_logprobs)

@@ -15,7 +15,7 @@ from worker.config import ModelConfig
 from worker.engine.build import build_scheduler
 from worker.model.tiny import write_checkpoint
 from worker.request import Request, SamplingParams
-from worker.runner.model_runner import ModelRunner
+from worker.runner.model_runner import NOT_FINITE, ModelRunner
 from worker.scheduler import Scheduler
 
 PAGE = SMALL.page_tokens
@@ -139,3 +139,25 @@ def test_preempted_and_resumed_over_fp8_entries_is_as_if_alone(model: Path) -> N
     assert crowded.take_preemptions() > 0
     for name in prompts:
         assert (results[name] - alone[name]).abs().median() <= 1e-4
+
+
+def test_a_prefix_gone_bad_fails_no_later_request(model: Path) -> None:
+    runner = ModelRunner(model, LIMITS)
+    s = build_scheduler(SMALL, LIMITS, revision="")
+    prompt = tokens(700, seed=8)
+    s.add(request("bad", prompt))
+    failed: list[str | None] = []
+    while s.running or s.waiting:
+        batch = s.schedule()
+        assert batch is not None
+        failed += [p.error for p in s.update(runner.execute(batch))]
+        for layer in runner.kv.layers:
+            layer.window.data[batch.sequences[0].state_slot] = torch.nan
+        s.check()
+    assert failed == [NOT_FINITE]
+    again = request("again", prompt)
+    [ours] = answers(s, CountingRunner(runner), again)
+    assert again.cache_hit_tokens == 0
+    fresh = build_scheduler(SMALL, LIMITS, revision="")
+    [alone] = answers(fresh, CountingRunner(ModelRunner(model, LIMITS)), request("alone", prompt))
+    torch.testing.assert_close(ours, alone, atol=1e-4, rtol=0)
