@@ -21,6 +21,7 @@ from support.v4 import ENGINE, SMALL, Sequences
 
 from worker.config import ModelConfig
 from worker.model.loader import load_weights
+from worker.model.rope import angles, frequencies
 from worker.runner.model_runner import ModelRunner
 
 
@@ -122,3 +123,13 @@ def test_every_official_geometry_detail_at_once() -> None:
         rows = [sequences.logits({0: chunk})[0] for chunk in (prompt[:257], prompt[257:])]
         theirs = oracle_logits(oracle(directory, config), prompt)
     assert relative_error(torch.cat(rows), theirs).max() <= TOLERANCE
+
+
+def test_a_million_positions_turn_as_there(small: tuple[Path, torch.nn.Module]) -> None:
+    """Float32 has few digits left there: both must round alike from frequencies to angles."""
+    positions = torch.tensor([0, 1, 65_535, 65_536, 1_048_575])
+    rotary = small[1].model.rotary_emb
+    for kind, compressed in (("main", False), ("compress", True)):
+        cos, sin = rotary(torch.zeros(1), positions.unsqueeze(0), layer_type=kind)
+        ours = angles(frequencies(SMALL, compressed, "cpu"), positions)
+        torch.testing.assert_close(ours, torch.complex(cos[0], sin[0]), atol=2e-7, rtol=0)
