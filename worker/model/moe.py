@@ -12,6 +12,8 @@ from worker.model.numerics import Numerics
 from worker.parallel.all_to_all import combine, dispatch
 from worker.parallel.groups import ExpertGroup
 
+LEAST_SUM = 1e-20  # of chosen scores, as in transformers: all of them may round to zero
+
 
 class Router:
     """Chooses experts and their weights, in float32."""
@@ -35,7 +37,7 @@ class Router:
             ranked = (scores + self.bias).argsort(dim=-1, descending=True, stable=True)
             chosen = ranked[:, : self.k]
         weights = scores.gather(1, chosen)
-        return chosen, weights * (self.scale / weights.sum(-1, keepdim=True))
+        return chosen, weights * (self.scale / (weights.sum(-1, keepdim=True) + LEAST_SUM))
 
 
 class MixtureOfExperts:
