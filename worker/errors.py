@@ -11,6 +11,8 @@ WorkerError
 
 from typing import ClassVar
 
+MOST_MESSAGE_CHARACTERS = 1_000
+
 
 class WorkerError(Exception):
     """Root of the tree; its text is one sentence for the operator, free of prompts and keys."""
@@ -63,7 +65,8 @@ class RequestError(WorkerError):
     retry_after_seconds: ClassVar[int | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, **extra: int) -> None:
-        super().__init__(message)
+        cut = len(message) > MOST_MESSAGE_CHARACTERS  # many quote what the caller sent
+        super().__init__(f"{message[:MOST_MESSAGE_CHARACTERS]}..." if cut else message)
         self.param = param
         self.extra = extra
 

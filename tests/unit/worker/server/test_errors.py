@@ -61,6 +61,15 @@ def test_bad_fields(
     assert (response.status_code, error(response)["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("change", [{"model": "m" * 10**6}, {"thinking": "m" * 10**6}])
+def test_what_a_caller_sent_is_not_quoted_without_end(
+    http: httpx.Client, change: dict[str, Any]
+) -> None:
+    response = http.post(CHAT, json=BODIES[CHAT] | change)
+    assert response.status_code in (400, 404)
+    assert len(error(response)["message"]) < 2_000
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [
