@@ -8,7 +8,6 @@ anything, and no rank is left behind.
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -129,9 +128,6 @@ class _Reporter:
 
 def main(directory: Path, descriptor: int) -> int:
     """Load, and step until told to stop. Returns the exit code."""
-    # A signal to the whole process group is the leader's: it drains, and then says stop.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     leader = Leader(Connection(descriptor), Grammars(directory / "tokenizer.json"))
     setup: Setup = leader.hear()
     logging.basicConfig(level=setup.log_level, handlers=[_LogToLeader(leader)], force=True)

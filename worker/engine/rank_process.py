@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class RankProcess:
         with theirs:
             arguments = [str(directory), str(theirs.fileno())]
             command = [sys.executable, "-m", "worker.engine.rank", *arguments]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            with _signals_held():
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         self.connection = Connection(ours.detach())
         self.number = number
         self.running = 0
@@ -64,6 +65,17 @@ class RankProcess:
         return (
             f"exited with code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         )
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process started here never sees the signals that end the leader, which drains and then says
+    stop; they may be sent to the whole process group, and while Python is still starting."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def heard(

@@ -1,5 +1,6 @@
 """How an engine of two processes ends: as a whole, soon, and saying why."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,9 +16,12 @@ from support.running_engine import ENGINE
 from support.v4 import SMALL
 
 from worker.engine.build import build_engine
+from worker.engine.messages import Failed, Setup
+from worker.engine.rank_process import RankProcess
 from worker.errors import CheckpointError, ConfigError, EngineCrashed
 from worker.metrics import EngineMetrics
 from worker.model.tiny import write_checkpoint
+from worker.parallel.groups import Seat, meeting_point
 from worker.request import Request, SamplingParams
 
 TWO = replace(ENGINE, ep_size=2)
@@ -80,6 +84,20 @@ def test_no_rank_outlives_the_process_that_serves(small_directory: Path) -> None
         assert len(pids) == 2
         leader.kill()
     until(lambda: not any(map(is_rank, pids)), seconds=5, what="the ranks have ended")
+
+
+def test_a_signal_while_python_starts_is_not_for_the_ranks(tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole process group."""
+    store = meeting_point()
+    setup = Setup(TWO, Seat(0, 1, store.port, 5), threads=1, log_level=logging.ERROR)
+    rank = RankProcess(0, tmp_path / "no model", setup)
+    (pid,) = until(rank_pids, seconds=5, what="the process is seen")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    message = rank.hear()
+    rank.end()
+    assert isinstance(message, Failed)
+    assert isinstance(message.error, ConfigError)
 
 
 def test_a_load_error_is_told_once_as_what_it_is(small_directory: Path, tmp_path: Path) -> None:
