@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         default=120.0, gt=0, description="how long a running stream may be silent"
     )
     resume_patience_seconds: float = Field(
-        default=30.0,
+        default=60.0,
         ge=0,
         description="how long a request whose replica was lost waits for one that goes on",
     )
