@@ -96,10 +96,11 @@ class ContextLengthExceeded(RequestError):
     status = 400
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, max_model_len: int) -> None:
+    def __init__(self, prompt_tokens: int, max_model_len: int, param: str) -> None:
         super().__init__(
             f"This model's maximum context length is {max_model_len} tokens, but the prompt has "
             f"{prompt_tokens} tokens and leaves no room for one more.",
+            param=param,
             prompt_tokens=prompt_tokens,
             max_model_len=max_model_len,
         )

@@ -186,7 +186,8 @@ def check_prompt(token_ids: list[int], fields: GenerationFields, limits: Limits)
             f"token ids must be below the vocabulary size {limits.vocab_size}", param="prompt"
         )
     if count >= limits.max_model_len:
-        raise ContextLengthExceeded(count, limits.max_model_len)
+        param = "messages" if isinstance(fields, ChatFields) else "prompt"
+        raise ContextLengthExceeded(count, limits.max_model_len, param)
     if fields.max_prompt_tokens is not None and count > fields.max_prompt_tokens:
         raise PromptExceedsLimit(count, fields.max_prompt_tokens)
 

@@ -135,12 +135,15 @@ def test_deeply_nested_tools_are_refused(http: httpx.Client) -> None:
     assert "depth" in error(response)["message"]
 
 
-def test_long_prompt_tells_both_lengths(http: httpx.Client) -> None:
+def test_long_prompt_tells_both_lengths_and_where_it_is(http: httpx.Client) -> None:
     response = http.post(COMPLETIONS, json=BODIES[COMPLETIONS] | {"prompt": [5] * 8192})
     body = error(response)
     assert (response.status_code, body["code"]) == (400, "context_length_exceeded")
     assert (body["prompt_tokens"], body["max_model_len"]) == (8192, 8192)
     assert "8192" in body["message"]
+    assert body["param"] == "prompt"
+    long = [{"role": "user", "content": "a " * 9_000}]
+    assert error(http.post(CHAT, json=BODIES[CHAT] | {"messages": long}))["param"] == "messages"
 
 
 def test_longest_prompt_that_fits_is_served(http: httpx.Client) -> None:
