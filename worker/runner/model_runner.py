@@ -29,7 +29,7 @@ STUCK = "the grammar of the answer has become too complex to go on"
 
 
 class ModelRunner:
-    """One rank of `group`. `forward_count` counts forwards, for metrics and tests."""
+    """One rank of `group`. `forward_count`: forwards so far that had tokens of its own."""
 
     def __init__(
         self, model_dir: str | Path, engine: EngineConfig, group: ExpertGroup = ALONE
@@ -57,16 +57,6 @@ class ModelRunner:
             head = DraftHead(self.model, weights, arithmetic, kernels)
             self.drafter = Drafter(head, self.kv.drafting, self.config, engine)
         self.forward_count = 0
-
-    @property
-    def bytes_per_page(self) -> int:
-        """Memory of one logical page over all layers."""
-        return self.kv.bytes_per_page
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Memory of one state slot over all layers."""
-        return self.kv.bytes_per_slot
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[SequenceOutput]:
