@@ -204,7 +204,7 @@ def _row_bytes(config: ModelConfig, emissions: dict[int, Emission]) -> int:
         most = emission.visible_most
         if ratio == CSA_RATIO:
             gathered = max(gathered, min(most, config.index_topk))
-            scored = most * (config.index_n_heads + config.index_head_dim)
+            scored = 3 * most  # scores, a copy without what is out of sight, and their order
         else:
             gathered = max(gathered, most)
     return FLOAT_BYTES * (2 * (config.sliding_window + gathered) * config.head_dim + scored)

@@ -8,6 +8,8 @@ import torch
 from worker.kernels.entry_pool import EntryPool
 from worker.kernels.reference.pool import load_blocks
 
+WORKSPACE_BYTES = 32 << 20  # of keys and single heads' scores
+
 
 def index_scores(
     query: torch.Tensor,  # [B, R, H, D] R rows of each of B sequences
@@ -16,14 +18,21 @@ def index_scores(
     block_table: torch.Tensor,  # [B, P] page ids, enough for `entries`
     entries: int,
 ) -> torch.Tensor:
-    """Scores [B, R, entries] of the first `entries` keys of each sequence."""
+    """Scores [B, R, entries] of the first `entries` keys of each sequence, which are read once; the
+    scores of single heads exist for a few pages at a time."""
     b, r, heads, dim = query.shape
-    table = block_table[:, : -(-entries // keys.block_entries)]
-    pages = load_blocks(keys, table.flatten(), torch.float32)
-    seen = pages.view(b, -1, dim)[:, :entries].float()  # [B, N, D]
-    scores = query.flatten(1, 2).float() @ seen.transpose(1, 2)  # [B, R*H, N]
-    scores = scores.relu_().view(b * r, heads, entries)
-    return (weights.reshape(b * r, 1, heads).float() @ scores).view(b, r, entries)
+    rows, weights = query.flatten(1, 2).float(), weights.reshape(b * r, 1, heads).float()
+    pages, per_page = -(-entries // keys.block_entries), keys.block_entries
+    page_bytes = 4 * b * (r * heads + dim) * per_page
+    step = max(1, WORKSPACE_BYTES // page_bytes)
+    scores = rows.new_empty(b, r, pages * per_page)
+    for first in range(0, pages, step):
+        table = block_table[:, first : min(first + step, pages)]
+        seen = load_blocks(keys, table.flatten(), torch.float32).view(b, -1, dim).float()
+        by_head = (rows @ seen.transpose(1, 2)).relu_().view(b * r, heads, -1)
+        part = slice(first * per_page, first * per_page + seen.shape[1])
+        scores[..., part] = (weights @ by_head).view(b, r, -1)
+    return scores[..., :entries]
 
 
 def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
