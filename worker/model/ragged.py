@@ -92,8 +92,6 @@ def lay_out(
     chunks = _chunks(sequences, lengths)
     table = _block_table(sequences)
     ring = config.sliding_window + engine.draft_tokens
-    back = np.arange(config.sliding_window - 1, -1, -1)
-    seen = chunks.positions[:, None] - back  # [T, W]
 
     def moved(indices: Indices) -> torch.Tensor:
         return torch.from_numpy(indices).to(engine.device)
@@ -112,7 +110,9 @@ def lay_out(
         slots=moved(chunks.slots),
         block_table=moved(table),
         window=_ring(ring, chunks, moved),
-        window_rows=moved(_source_rows(ring, chunks, chunks.owner[:, None], seen)),
+        window_rows=moved(
+            _source_rows(ring, chunks, chunks.owner, chunks.positions, config.sliding_window)
+        ),
         emissions=emissions,
         tiles=list(_tiles(lengths, _row_bytes(config, emissions), engine.attention_tile_bytes)),
         last_rows=(chunks.offset + chunks.length - 1).tolist(),
@@ -158,9 +158,8 @@ def _emission(
     emitter, within = _expand(count.clip(min=0))
     entry = first[emitter] + within
     reach = 2 * ratio if ratio == CSA_RATIO else ratio  # CSA pools the previous group too
-    pooled = (entry[:, None] + 1) * ratio - reach + np.arange(reach)
     ring = reach + engine.draft_tokens
-    source = _source_rows(ring, chunks, emitter[:, None], pooled)
+    source = _source_rows(ring, chunks, emitter, (entry + 1) * ratio - 1, reach)
     absent = len(chunks.owner) + len(chunks.slots) * ring
     per_page = config.page_entries(ratio)
     visible = (chunks.positions + 1) // ratio
@@ -180,13 +179,18 @@ def _expand(counts: Indices) -> tuple[Indices, Indices]:
     return owner, np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
 
 
-def _source_rows(size: int, chunks: _Chunks, owner: Indices, positions: Indices) -> Indices:
-    """Source rows of `positions` of the sequences `owner`, with rings of `size`; -1 before 0."""
-    start = chunks.start[owner]
-    rows = positions % size
-    rows += len(chunks.owner) + owner * size  # in the ring
-    np.add(positions, chunks.offset[owner] - start, out=rows, where=positions >= start)
-    rows[positions < 0] = -1
+def _source_rows(size: int, chunks: _Chunks, owner: Indices, last: Indices, count: int) -> Indices:
+    """Source rows [N, count] of the `count` positions up to `last` [N] of the sequences `owner`
+    [N], with rings of at least as many rows, `size`; -1 before 0."""
+    back = np.arange(count - 1, -1, -1)
+    at = last % size
+    rows = (len(chunks.owner) + owner * size + at)[:, None] - back  # in the ring
+    rows += size * (back > at[:, None])
+    within = last - chunks.start[owner]
+    recent = slice(max(0, count - 1 - int(within.max(initial=-1))), None)  # of a decode, one column
+    in_chunk = (chunks.offset[owner] + within)[:, None] - back[recent]
+    np.copyto(rows[:, recent], in_chunk, where=back[recent] <= within[:, None])
+    np.copyto(rows, -1, where=back > last[:, None])
     return rows
 
 
