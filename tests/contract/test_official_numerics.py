@@ -113,11 +113,16 @@ def test_experts(run: Run, reference: OfficialReference, layer: int) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_whole_layer(run: Run, reference: OfficialReference, layer: int) -> None:
-    """With hyper-connections; flips of attention go on into the experts."""
+    """With hyper-connections; flips of attention go on into the experts. A token that these send
+    to other experts is no error, but has to be rare."""
     streams, ours = run.layers[layer].both()
     theirs = reference.layer(layer, streams, TEXT)
+    theirs_chosen = reference.chosen[layer]
+    reference.experts(layer, run.experts[layer].both()[0], TEXT)
+    alike = (theirs_chosen.sort().values == reference.chosen[layer].sort().values).all(1)
+    assert alike.double().mean() > 0.97
     assert share_equal(ours, theirs) > 0.75
-    assert row_errors(ours, theirs).max() < 4 * FLIPPED_ROW
+    assert row_errors(ours, theirs)[alike].max() < 4 * FLIPPED_ROW
 
 
 @pytest.mark.parametrize(

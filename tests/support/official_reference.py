@@ -54,12 +54,14 @@ def hadamard(width: int) -> torch.Tensor:
 
 
 class OfficialReference:
-    """One checkpoint. All sequences start at position 0."""
+    """One checkpoint. All sequences start at position 0. `chosen`: the experts [T, k] that each
+    layer's last mixture went to."""
 
     def __init__(self, directory: Path, *, without: str = "") -> None:
         assert without in ("", *ROUNDINGS)
         self.config: dict[str, Any] = json.loads((directory / "config.json").read_text())
         self.without = without
+        self.chosen: dict[int, torch.Tensor] = {}
         self.stored: dict[str, torch.Tensor] = {}
         for file in directory.glob("*.safetensors"):
             with safe_open(file, "pt") as tensors:  # type: ignore[no-untyped-call]
@@ -133,6 +135,7 @@ class OfficialReference:
             biased = s + self.stored[p + "gate.bias"].double()
             order = biased.argsort(dim=-1, descending=True, stable=True)
             chosen = order[:, : c["num_experts_per_tok"]]
+        self.chosen[layer] = chosen
         w = s.gather(1, chosen)
         w = c["routed_scaling_factor"] * w / w.sum(1, keepdim=True)
         out = self.expert(x, p + "shared_experts", torch.ones(len(x), 1).double())
