@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-
-E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)
+from support.formulas import dequantised, doubly_stochastic, turned
 
 
 class MtpReference:
@@ -47,10 +46,7 @@ class MtpReference:
         pre = torch.sigmoid(z[:, :n] * s[0] + b[:n]) + eps
         post = 2 * torch.sigmoid(z[:, n : 2 * n] * s[1] + b[n : 2 * n])
         C = ((z[:, 2 * n :] * s[2] + b[2 * n :]).view(-1, n, n).softmax(-1)) + eps
-        C = C / (C.sum(1, keepdim=True) + eps)
-        for _ in range(self.config["hc_sinkhorn_iters"] - 1):
-            C = C / (C.sum(2, keepdim=True) + eps)
-            C = C / (C.sum(1, keepdim=True) + eps)
+        C = doubly_stochastic(C, self.config["hc_sinkhorn_iters"], eps)
         y = function(self.rms((pre[..., None] * X).sum(1), f"{kind}_norm"))
         return post[..., None] * y[:, None] + torch.einsum("tjk,tjd->tkd", C, X)
 
@@ -93,9 +89,7 @@ class MtpReference:
         """The last r of x [T, H, d] in adjacent pairs, by plain RoPE at positions 0, 1, ..."""
         frequency = self.config["rope_theta"] ** -(torch.arange(0, r, 2).double() / r)
         angle = torch.arange(len(x)).double()[:, None, None] * frequency * (-1 if inverse else 1)
-        a, b = x[..., -r::2], x[..., -r + 1 :: 2]
-        turned = (a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos())
-        return torch.cat((x[..., :-r], torch.stack(turned, -1).flatten(-2)), -1)
+        return turned(x, angle)
 
     def rms(self, x: torch.Tensor, norm: str | None) -> torch.Tensor:
         scaled = x * (x.square().mean(-1, keepdim=True) + self.config["rms_norm_eps"]).rsqrt()
@@ -106,15 +100,4 @@ class MtpReference:
 
     def weight(self, name: str) -> torch.Tensor:
         """A tensor in float64, dequantised."""
-        stored, scale = self.stored[f"{name}.weight"], self.stored.get(f"{name}.scale")
-        if scale is None:
-            return stored.double()
-        power = torch.exp2(scale.view(torch.uint8).double() - 127)
-        if stored.dtype == torch.int8:
-            codes = stored.view(torch.uint8).long()
-            codes = torch.stack((codes & 15, codes >> 4), -1).flatten(1)
-            values = E2M1[codes & 7] * torch.where(codes < 8, 1.0, -1.0)
-            return values * power.repeat_interleave(32, 1)
-        rows, columns = stored.shape
-        power = power.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :columns]
-        return stored.double() * power
+        return dequantised(self.stored, name)

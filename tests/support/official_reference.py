@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from support.formulas import E2M1, dequantised, doubly_stochastic, turned
 
-E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)
 ROUNDINGS = ("activations", "entries", "index", "hadamard")
 
 
@@ -163,10 +163,7 @@ class OfficialReference:
         pre = torch.sigmoid(z[:, :n] * s[0] + b[:n]) + eps
         post = 2 * torch.sigmoid(z[:, n : 2 * n] * s[1] + b[n : 2 * n])
         C = (z[:, 2 * n :] * s[2] + b[2 * n :]).view(-1, n, n).softmax(-1) + eps
-        C = C / (C.sum(1, keepdim=True) + eps)
-        for _ in range(self.config["hc_sinkhorn_iters"] - 1):
-            C = C / (C.sum(2, keepdim=True) + eps)
-            C = C / (C.sum(1, keepdim=True) + eps)
+        C = doubly_stochastic(C, self.config["hc_sinkhorn_iters"], eps)
         x = self.rms(bf16((pre[..., None] * X).sum(1)), f"layers.{layer}.{kind}_norm")
         y = function(x)
         return bf16(post[..., None] * y[:, None] + torch.einsum("tjk,tjd->tkd", C, X))
@@ -203,9 +200,7 @@ class OfficialReference:
             ramp = ((torch.arange(r // 2) - low) / max(high - low, 0.001)).clamp(0, 1).double()
             frequency = frequency * (1 - ramp) + frequency / yarn["factor"] * ramp
         angle = position.double().view(-1, *(1,) * (x.dim() - 1)) * frequency
-        a, b = x[..., -r::2], x[..., -r + 1 :: 2]
-        turned = (a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos())
-        return torch.cat((x[..., :-r], torch.stack(turned, -1).flatten(-2)), -1)
+        return turned(x, angle)
 
     def rms(self, x: torch.Tensor, norm: str | None) -> torch.Tensor:
         scaled = self.normed(x)
@@ -216,15 +211,4 @@ class OfficialReference:
 
     def weight(self, name: str) -> torch.Tensor:
         """A tensor in float64, dequantised."""
-        stored, scale = self.stored[f"{name}.weight"], self.stored.get(f"{name}.scale")
-        if scale is None:
-            return stored.double()
-        power = torch.exp2(scale.view(torch.uint8).double() - 127)
-        if stored.dtype == torch.int8:
-            codes = stored.view(torch.uint8).long()
-            codes = torch.stack((codes & 15, codes >> 4), -1).flatten(1)
-            values = E2M1[codes & 7] * torch.where(codes < 8, 1.0, -1.0)
-            return values * power.repeat_interleave(32, 1)
-        rows, columns = stored.shape
-        power = power.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :columns]
-        return stored.double() * power
+        return dequantised(self.stored, name)

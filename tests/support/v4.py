@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
+from benchmarks.engine.models import FLASH
 from worker.batch import Batch, ScheduledSequence, SequenceOutput
 from worker.config import EngineConfig, ModelConfig
 from worker.kernels import reference
@@ -33,32 +34,10 @@ GREEDY = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0)
 ENGINE = EngineConfig(pages=64, max_sequences=12)
 
 
-def official_flash() -> ModelConfig:
-    """The geometry of DeepSeek-V4-Flash itself."""
-    return replace(
-        TINY,
-        hidden_size=4096,
-        num_hidden_layers=43,
-        num_attention_heads=64,
-        head_dim=512,
-        qk_rope_head_dim=64,
-        q_lora_rank=1024,
-        o_groups=8,
-        o_lora_rank=1024,
-        compress_ratios=(0, 0, *(4, 128) * 20, 4, 0),
-        index_n_heads=64,
-        index_head_dim=128,
-        index_topk=512,
-        n_routed_experts=256,
-        num_experts_per_tok=6,
-        moe_intermediate_size=2048,
-    )
-
-
 def official_pro() -> ModelConfig:
     """The geometry of DeepSeek-V4-Pro."""
     return replace(
-        official_flash(),
+        FLASH,
         hidden_size=7168,
         num_hidden_layers=61,
         num_attention_heads=128,

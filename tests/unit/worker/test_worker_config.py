@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.v4 import SMALL, official_flash, official_pro
+from support.v4 import FLASH, SMALL, official_pro
 
 from worker.config import EngineConfig, ModelConfig
 from worker.errors import ConfigError, UnsupportedModelError
@@ -15,16 +15,16 @@ from worker.model.tiny import TINY, official_config
 
 
 def flash() -> dict[str, Any]:
-    return official_config(official_flash())
+    return official_config(FLASH)
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL, official_flash()])
+@pytest.mark.parametrize("config", [TINY, SMALL, FLASH])
 def test_official_keys_round_trip(config: ModelConfig) -> None:
     assert ModelConfig.from_official(json.loads(json.dumps(official_config(config)))) == config
 
 
 def test_unknown_keys_are_ignored() -> None:
-    assert ModelConfig.from_official(flash() | {"torch_dtype": "x"}) == official_flash()
+    assert ModelConfig.from_official(flash() | {"torch_dtype": "x"}) == FLASH
 
 
 @pytest.mark.parametrize("model_type", ["deepseek_v41", "deepseek_v3", "", None])
@@ -76,7 +76,7 @@ def test_what_is_not_implemented_is_refused(key: str, value: object) -> None:
 @pytest.mark.parametrize("key", ["factor", "beta_fast", "original_max_position_embeddings"])
 @pytest.mark.parametrize("value", [0, -1, math.nan, 10**400])
 def test_yarn_numbers_that_make_no_frequencies_are_refused(key: str, value: float) -> None:
-    yarn = asdict(official_flash())["rope_scaling"] | {"type": "yarn", key: value}
+    yarn = asdict(FLASH)["rope_scaling"] | {"type": "yarn", key: value}
     with pytest.raises(ConfigError, match=key):
         ModelConfig.from_official(flash() | {"rope_scaling": yarn})
 
@@ -91,7 +91,7 @@ def test_yarn_numbers_that_make_no_frequencies_are_refused(key: str, value: floa
     ],
 )
 def test_every_storage_that_is_read_is_accepted(key: str, value: object) -> None:
-    assert ModelConfig.from_official(flash() | {key: value}) == official_flash()
+    assert ModelConfig.from_official(flash() | {key: value}) == FLASH
 
 
 def test_the_pro_geometry_is_accepted() -> None:
@@ -143,7 +143,7 @@ def test_a_rewritten_config_that_cannot_be_undone_is_refused(
 
 
 def test_pages_hold_whole_entries_of_every_ratio() -> None:
-    assert official_flash().page_tokens == 256
+    assert FLASH.page_tokens == 256
     odd = replace(SMALL, compress_ratios=(0, 4, 96, 4, 10, 0))
     assert odd.page_tokens == 3840
     assert [odd.page_entries(ratio) for ratio in (4, 96, 10)] == [960, 40, 384]
@@ -170,6 +170,6 @@ def test_drafts_are_few(draft_tokens: int) -> None:
 
 
 def test_a_state_reaches_back_by_windows_times_layers() -> None:
-    assert official_flash().state_reach_tokens == 43 * 127
-    self_only = replace(official_flash(), sliding_window=1)
+    assert FLASH.state_reach_tokens == 43 * 127
+    self_only = replace(FLASH, sliding_window=1)
     assert self_only.state_reach_tokens == 4  # of CSA's overlap

@@ -2,7 +2,7 @@ from collections import Counter
 from dataclasses import replace
 from math import prod
 
-from support.v4 import SMALL, official_flash
+from support.v4 import FLASH, SMALL
 
 from worker.model.checkpoint import expected_tensors
 
@@ -10,7 +10,7 @@ DTYPE_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "I64": 8, "I8": 
 
 
 def test_flash_has_the_published_number_of_tensors_of_each_dtype() -> None:
-    table = expected_tensors(official_flash())
+    table = expected_tensors(FLASH)
     assert len(table) == 69_187
     assert Counter(spec.dtype for spec in table.values()) == {
         "BF16": 433,
@@ -23,7 +23,7 @@ def test_flash_has_the_published_number_of_tensors_of_each_dtype() -> None:
 
 
 def test_flash_has_the_published_size() -> None:
-    table = expected_tensors(official_flash())
+    table = expected_tensors(FLASH)
     data_bytes = sum(DTYPE_BYTES[s.dtype] * prod(s.shape) for s in table.values())
     assert data_bytes == 159_609_485_896
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.v4 import ENGINE, GREEDY, SMALL, official_flash
+from support.v4 import ENGINE, FLASH, GREEDY, SMALL
 
 from worker.batch import ScheduledSequence
 from worker.config import EngineConfig
@@ -98,7 +98,7 @@ def test_equally_long_chunks_share_a_tile() -> None:
 
 
 def test_a_million_token_context_stays_within_its_workspace() -> None:
-    config, engine = official_flash(), EngineConfig(attention_tile_bytes=1 << 30)
+    config, engine = FLASH, EngineConfig(attention_tile_bytes=1 << 30)
     start = 1_000_000
     sequence = ScheduledSequence(
         "long", [1] * 64, start, list(range(3910)), 0, GREEDY, sample_position=None

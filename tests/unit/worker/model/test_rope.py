@@ -2,19 +2,19 @@ import math
 from dataclasses import replace
 
 import torch
-from support.v4 import official_flash
+from support.v4 import FLASH
 
 from worker.model.rope import angles, frequencies
 
 
 def test_window_layers_have_plain_frequencies() -> None:
-    plain = frequencies(official_flash(), compressed=False, device="cpu")
+    plain = frequencies(FLASH, compressed=False, device="cpu")
     expected = [10_000 ** (-pair / 32) for pair in range(32)]
     torch.testing.assert_close(plain, torch.tensor(expected))
 
 
 def test_yarn_keeps_fast_pairs_and_stretches_slow_ones() -> None:
-    config = official_flash()
+    config = FLASH
     extended = frequencies(config, compressed=True, device="cpu")
     unscaled = frequencies(replace(config, rope_scaling=None), compressed=True, device="cpu")
     # 32 turns in 65,536 positions end at pair 15.4, one turn at pair 24.7: a ramp from 15 to 25.

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import write_sparse
-from support.v4 import SMALL, official_flash, official_pro
+from support.v4 import FLASH, SMALL, official_pro
 
 from worker.config import EngineConfig
 from worker.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from worker.runner.kv_tensors import KVTensors
 @pytest.fixture(scope="module")
 def flash(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("inspection") / "flash"
-    write_sparse(directory, official_flash(), shards=46)
+    write_sparse(directory, FLASH, shards=46)
     return directory
 
 

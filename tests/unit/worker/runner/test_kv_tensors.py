@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.v4 import ENGINE, SMALL, official_flash
+from support.v4 import ENGINE, FLASH, SMALL
 
 from worker.config import EngineConfig
 from worker.errors import ConfigError
@@ -12,12 +12,12 @@ FP8 = EngineConfig(device="meta", pages=1, max_sequences=1, snapshots_kept=1, kv
 
 
 def test_flash_needs_the_published_memory_per_token() -> None:
-    kv = KVTensors(official_flash(), EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
+    kv = KVTensors(FLASH, EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
     assert kv.bytes_per_page == 256 * 6_880
 
 
 def test_flash_needs_the_published_memory_per_sequence() -> None:
-    kv = KVTensors(official_flash(), EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
+    kv = KVTensors(FLASH, EngineConfig(pages=1, max_sequences=1), torch.bfloat16)
     window = 43 * 128 * 512 * 2
     tails = 21 * (65_536 + 16_384) + 20 * 524_288
     assert kv.bytes_per_slot == window + tails
@@ -55,7 +55,7 @@ def test_clear_forgets_whole_slots(kv_format: str) -> None:
 
 
 def test_flash_in_fp8_takes_the_published_bytes() -> None:
-    kv = KVTensors(official_flash(), FP8, torch.bfloat16)
+    kv = KVTensors(FLASH, FP8, torch.bfloat16)
     window, csa, hca = kv.layers[0], kv.layers[2], kv.layers[3]
     assert csa.entries is not None
     assert csa.index is not None
@@ -71,7 +71,7 @@ def test_flash_in_fp8_takes_the_published_bytes() -> None:
 
 
 def test_a_snapshot_of_flash_is_a_fraction_of_its_slot() -> None:
-    kv = KVTensors(official_flash(), FP8, torch.bfloat16)
+    kv = KVTensors(FLASH, FP8, torch.bfloat16)
     assert kv.bytes_per_snapshot == 43 * (74_752 + 128) + 21 * 20 * 1024
     assert kv.bytes_per_snapshot < kv.bytes_per_slot / 4
 
