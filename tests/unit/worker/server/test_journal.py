@@ -190,7 +190,8 @@ def test_what_ended_long_ago_is_forgotten(
 ) -> None:
     store = JournalStore(path)
     store.write([], [usage_row("old", "old")])
-    time.sleep(0.01)
+    assert [row["attempt_id"] for row in store.find("old")] == ["old"]
+    time.sleep(0.01)  # zero hours ago is after its end
     serving = replace(
         scripted(Script(), tokenizer, chat_encoding), journal=Journal(store, keep_hours=0.0)
     )
