@@ -14,7 +14,7 @@ from rich.table import Table
 
 from controlplane.cli.client import AdminClient
 from controlplane.errors import StartupError
-from controlplane.replicas import Replica, read
+from controlplane.registry.replicas import Replica, read
 from controlplane.settings import Settings
 from controlplane.store import open_store
 from controlplane.supervisor import background, up

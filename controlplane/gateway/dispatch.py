@@ -16,7 +16,7 @@ from controlplane.gateway.connection import ConnectionLost, UpstreamError, Upstr
 from controlplane.gateway.refusals import TryAnother, classify, parse_error
 from controlplane.gateway.router import NoReplica, Router
 from controlplane.gateway.upstream import ConnectFailed, Response, Upstream
-from controlplane.replicas import Replica
+from controlplane.registry.replicas import Replica
 
 MAX_ATTEMPTS = 3
 MAX_LOSSES = 5

@@ -5,7 +5,7 @@ Called by `router`. A policy gets candidates that are never empty and returns on
 
 from collections.abc import Callable, Mapping, Sequence
 
-from controlplane.replicas import Replica
+from controlplane.registry.replicas import Replica
 
 Policy = Callable[[Sequence[Replica], Mapping[str, int], int], Replica]
 

@@ -6,8 +6,8 @@ import time
 
 import redis
 
-from controlplane import replicas
 from controlplane.gateway.router import Router
+from controlplane.registry import replicas
 from controlplane.store import Store
 
 POLL_SECONDS = 0.5

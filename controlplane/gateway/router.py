@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from controlplane.errors import Unavailable
 from controlplane.gateway.policies import Policy
-from controlplane.replicas import Replica
+from controlplane.registry.replicas import Replica
 
 EJECTION_SECONDS = 2.0
 

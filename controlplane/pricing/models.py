@@ -18,7 +18,7 @@ class PriceVersion(Base):
     __tablename__ = "price_versions"
     __table_args__ = (
         UniqueConstraint("model", "path", "effective_from"),
-        CheckConstraint("path IN ('serverless')", name="path"),
+        CheckConstraint("path IN ('serverless', 'dedicated')", name="path"),
         CheckConstraint(
             "hit_rate_p >= 0 AND miss_rate_p >= 0 AND output_rate_p >= 0", name="rates"
         ),

@@ -9,7 +9,7 @@ import time
 import httpx
 import redis
 
-from controlplane.replicas import Replica, publish, withdraw
+from controlplane.registry.replicas import Replica, publish, withdraw
 from controlplane.store import open_store
 
 INTERVAL_SECONDS = 1.0

@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.applications import Starlette
 from support.books import violations
 
-from controlplane import replicas
 from controlplane.accounts import ledger
 from controlplane.accounts.opening import create_tenant
 from controlplane.billing.settlement import settle
@@ -29,7 +28,8 @@ from controlplane.gateway.app import create_app
 from controlplane.gateway.protocol import BoundedHeadProtocol
 from controlplane.money import usd_to_p
 from controlplane.pricing import book
-from controlplane.replicas import Replica
+from controlplane.registry import replicas
+from controlplane.registry.replicas import Replica
 from controlplane.settings import Settings
 from controlplane.store import open_store
 from controlplane.tenants import keys

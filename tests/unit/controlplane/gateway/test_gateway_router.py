@@ -3,7 +3,7 @@ import pytest
 from controlplane.errors import Unavailable
 from controlplane.gateway.policies import POLICIES, least_inflight, policy
 from controlplane.gateway.router import Router
-from controlplane.replicas import Replica
+from controlplane.registry.replicas import Replica
 
 
 def replica(name: str, model: str = "m", length: int = 100) -> Replica:

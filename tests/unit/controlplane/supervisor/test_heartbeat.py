@@ -9,8 +9,8 @@ from threading import Thread
 import pytest
 import redis
 
-from controlplane import replicas
-from controlplane.replicas import Replica
+from controlplane.registry import replicas
+from controlplane.registry.replicas import Replica
 from controlplane.supervisor.heartbeat import Heartbeat
 
 

@@ -3,8 +3,8 @@
 import pytest
 import redis
 
-from controlplane import replicas
-from controlplane.replicas import STALE_SECONDS, Replica
+from controlplane.registry import replicas
+from controlplane.registry.replicas import STALE_SECONDS, Replica
 from controlplane.store import open_store
 
 

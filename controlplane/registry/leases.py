@@ -1,0 +1,43 @@
+"""Proofs of life: which GPU time was really had. Only proven time is billed.
+
+The operator publishes one record every second for each replica of the dedicated and bare paths that
+serves. `alive_since` reaches back to the first proof of an unbroken life, so that a store that was
+down for a while costs no proof.
+"""
+
+import msgspec
+
+from controlplane.registry.heartbeats import Table
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """One replica's proven life. Times are seconds since 1970 UTC.
+
+    Attributes:
+        uid: the Replica object's uid, the key of its interval.
+        replica: the Replica object's name.
+        deployment: `<namespace>/<name>` of its owner.
+        path: dedicated or bare.
+        tenant_id: who pays.
+        configuration: the GPU configuration's id.
+        gpus: GPUs had.
+        spot: whether the spot rate holds.
+        alive_since: since when it has been proven without a break.
+        published_at: the newest proof.
+        ended: the life is over at `published_at`; said once, the record then goes stale.
+    """
+
+    uid: str
+    replica: str
+    deployment: str
+    path: str
+    tenant_id: str
+    configuration: str
+    gpus: int
+    spot: bool
+    alive_since: float
+    published_at: float
+    ended: bool = False
+
+
+TABLE = Table("flashplane:leases", Lease)
