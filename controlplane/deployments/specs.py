@@ -56,7 +56,7 @@ def parse(path: Path, given: Json, *, tenant_id: uuid.UUID | None, by_tenant: bo
         NotResponsible: asks for what the other party owns on this path.
         UnprocessableRequest: breaks the schema or a rule; `param` is the field.
     """
-    _refuse_others_work(path, given, by_tenant)
+    refuse_others_work(path, given, by_tenant=by_tenant)
     for own in ("path", "tenant"):
         if own in given:
             raise UnprocessableRequest(f"spec.{own} follows from the order.", param=f"spec.{own}")
@@ -109,7 +109,8 @@ def with_stopped(spec: Spec, stopped: bool) -> Spec:
     return spec.model_copy(update={"stopped": stopped})
 
 
-def _refuse_others_work(path: Path, given: Json, by_tenant: bool) -> None:
+def refuse_others_work(path: Path, given: Json, *, by_tenant: bool) -> None:
+    """Raise `NotResponsible` where a spec, or a change of one, asks for the other party's work."""
     owner = RESPONSIBILITY[path][Layer.SCALING_AND_RUNTIME]
     other = Party.CUSTOMER if owner is Party.PLATFORM else Party.PLATFORM
     for name in given:
