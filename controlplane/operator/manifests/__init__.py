@@ -1,0 +1,1 @@
+"""Kubernetes objects as plain data: engine pods, how far they are, what tenants' namespaces hold."""
