@@ -1,6 +1,6 @@
 """What a plan for one replica rests on. Filled by `controller`, plain data in tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -9,8 +9,9 @@ from controlplane.crd.replica import Phase, Placement, Replica, ReplicaStatus
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS, Action
 from controlplane.operator.replica.pods import names
-from controlplane.operator.replica.workload import Progress, Workload
+from controlplane.operator.replica.workload import Manifest, Progress, Workload
 from controlplane.operator.signals import EngineState, Signals
+from controlplane.planner.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,21 @@ class Observed:
         """Whether a pod of its gang is not there."""
         if not self.pods:
             return True
-        wanted = names(self.workload.manifests(self.replica))
-        return not wanted <= {pod["metadata"]["name"] for pod in self.pods}
+        return not names(self.manifests) <= {pod["metadata"]["name"] for pod in self.pods}
+
+    @cached_property
+    def refusal(self) -> Refused | None:
+        """Why it can run nowhere; None: it can."""
+        try:
+            self.workload.manifests(self.replica)
+        except Refused as refused:
+            return refused
+        return None
+
+    @cached_property
+    def manifests(self) -> Sequence[Manifest]:
+        """Its pods, or what makes them; none where they cannot be."""
+        return () if self.refusal is not None else self.workload.manifests(self.replica)
 
     @cached_property
     def progress(self) -> Progress:

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from controlplane.cluster import PODS, Object
 from controlplane.crd.base import FINALIZER, REPLICAS, seconds
 from controlplane.crd.replica import Phase, Replica, ReplicaStatus
-from controlplane.operator.actions import Action, ApplyStatus, Create, Delete, Emit, Patch, Plan
+from controlplane.operator.actions import (
+    Action,
+    Apply,
+    ApplyStatus,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    Plan,
+)
 from controlplane.operator.health.verdict import quarantine
 from controlplane.operator.replica import drain, steps
 from controlplane.operator.replica.conditions import CLEANUP_SECONDS, with_conditions
@@ -19,6 +28,9 @@ from controlplane.operator.replica.pods import going, vanished
 
 DRAIN_LOOK_SECONDS = 0.5
 WAIT_LOOK_SECONDS = 30.0
+# Pods' own grace is as long as a drain, for people who delete them by hand. Here that is over.
+GRACE_SECONDS = 30
+HURRIED_GRACE_SECONDS = 4  # within the margin of a notice
 
 _ENDED = (Phase.RELEASED, Phase.FAILED)
 _TOLD = {
@@ -74,8 +86,10 @@ def _start(observed: Observed, now: float) -> Iterator[Action]:
     assert not observed.replica.deleting
     assert not observed.namespace_terminating
     there = {pod["metadata"]["name"] for pod in observed.pods}
-    for resource, body in observed.workload.manifests(observed.replica):
-        if resource is not PODS or body["metadata"]["name"] not in there:
+    for resource, body in observed.manifests:
+        if resource is not PODS:
+            yield Apply(resource, body)
+        elif body["metadata"]["name"] not in there:
             yield Create(resource, body)
 
 
@@ -88,7 +102,7 @@ def _stop(observed: Observed) -> Iterator[Action]:
         return
     if observed.status.placements:
         # What makes pods goes first, else it would make them again; absent is fine.
-        for resource, body in observed.workload.manifests(observed.replica):
+        for resource, body in observed.manifests:
             if resource is not PODS:
                 yield Delete(resource, observed.replica.namespace, body["metadata"]["name"])
     yield from _delete_all(observed, observed.all_pods)
@@ -100,7 +114,8 @@ def _delete_all(observed: Observed, pods: tuple[Object, ...]) -> Iterator[Action
             # No kubelet is left to confirm: this is the proof that it is gone.
             yield _delete(pod, grace_seconds=0)
         elif not going(pod):
-            yield _delete(pod)
+            hurried = observed.status.drained_by == drain.DEADLINE
+            yield _delete(pod, HURRIED_GRACE_SECONDS if hurried else GRACE_SECONDS)
 
 
 def _delete(pod: Object, grace_seconds: int | None = None) -> Delete:

@@ -57,6 +57,21 @@ def started_at(pods: Iterable[Object]) -> float | None:
     return newest or None
 
 
+def restarts_itself(pods: Iterable[Object], limit: int) -> bool:
+    """Whether the kubelet starts their containers again, and has done so less than `limit` times.
+
+    That keeps what they have fetched; new pods may have to fetch it again.
+    """
+    for pod in pods:
+        status = pod.get("status", {})
+        if status.get("phase") == "Failed" or going(pod):
+            return False
+        counts = [it.get("restartCount", 0) for it in status.get("containerStatuses", ())]
+        if not counts or max(counts) >= limit:
+            return False
+    return True
+
+
 def address(pods: Iterable[Object]) -> str:
     """Return the first node rank's IP address; empty before it has one."""
     first = min(pods, key=lambda pod: (len(pod["metadata"]["name"]), pod["metadata"]["name"]))

@@ -20,9 +20,10 @@ from controlplane.operator.health.table import Action
 from controlplane.operator.replica import drain
 from controlplane.operator.replica.ending import Ending, asked, ending, gpu_verdict
 from controlplane.operator.replica.observed import Observed
-from controlplane.operator.replica.pods import address, started_at
+from controlplane.operator.replica.pods import address, restarts_itself, started_at
 
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 3  # sets of pods
+IN_PLACE_RESTARTS = 3  # that the kubelet makes of one pod's containers before others are made
 PENDING_SECONDS = 300.0  # from a reservation to pods on nodes
 PROBE_SECONDS = 300.0  # from ready pods to a completed generation
 DEGRADED_SECONDS = 120.0  # without an answer until the engine is started anew
@@ -93,9 +94,12 @@ def _starting(observed: Observed, now: float) -> ReplicaStatus:
         return _unserved(observed, cause, now)
     if status.phase is not Phase.RESERVED and observed.pods_missing:
         return _again(observed, Reason.ENGINE_FAILED, "a pod was deleted", now)
-    progress = observed.progress
-    if progress.reason is not None:
-        return _again(observed, progress.reason, progress.message, now, progress.retryable)
+    if observed.refusal is not None:
+        refused = observed.refusal
+        return _failed(observed, refused.reason, refused.message, now, retryable=False)
+    broken, progress = _broken(observed, now), observed.progress
+    if broken is not None:
+        return broken
     if observed.pods_missing or progress.phase is Phase.RESERVED:
         assert status.reserved_until is not None
         if now >= seconds(status.reserved_until):
@@ -107,6 +111,18 @@ def _starting(observed: Observed, now: float) -> ReplicaStatus:
     if progress.phase is Phase.PROBING:
         return _probing(observed, now)
     return moved(status, progress.phase, now, reserved_until=None)
+
+
+def _broken(observed: Observed, now: float) -> ReplicaStatus | None:
+    """Return what follows when its pods cannot get further; None: they can."""
+    status, progress = observed.status, observed.progress
+    if progress.reason is None:
+        return None
+    alone = len(status.placements) == 1
+    crashed = progress.reason is Reason.ENGINE_FAILED and progress.retryable
+    if crashed and alone and restarts_itself(observed.pods, IN_PLACE_RESTARTS):
+        return moved(status, Phase.LOADING, now, reserved_until=None, url="")
+    return _again(observed, progress.reason, progress.message, now, progress.retryable)
 
 
 def _probing(observed: Observed, now: float) -> ReplicaStatus:
@@ -148,8 +164,9 @@ def _alive(observed: Observed, now: float) -> ReplicaStatus:
         return moved(status, Phase.DRAINING, now, drain_deadline=timestamp(math.ceil(until)))
     if observed.pods_missing:
         return _again(observed, Reason.ENGINE_FAILED, "a pod was deleted", now)
-    if progress.reason is not None:
-        return _again(observed, progress.reason, progress.message, now, progress.retryable)
+    broken = _broken(observed, now)
+    if broken is not None:
+        return broken
     if _must_restart(observed, now):
         return _again(observed, Reason.GPU_FAULT, "a GPU error ended its engine", now)
     if not same_process(observed):

@@ -45,7 +45,11 @@ class Workload(Protocol):
         """Whether its GPUs are free only after a proof that nothing was left on them."""
 
     def manifests(self, replica: Replica) -> list[Manifest]:
-        """Return its pods, or what makes them, for `status.placements`; labelled REPLICA_LABEL."""
+        """Return its pods, or what makes them, for `status.placements`; labelled REPLICA_LABEL.
+
+        Raises:
+            Refused: it cannot run on its configuration.
+        """
 
     def stage(self, replica: Replica, pods: Sequence[Object]) -> Progress:
         """Return how far `pods`, scrub pods not among them, are."""
