@@ -237,6 +237,7 @@ class InferenceDeploymentStatus(StatusModel):
     template: Template | None = Field(
         None, description="What the current revision runs, kept while the spec says otherwise."
     )
+    proven: bool = Field(False, description="The current revision has served once.")
     rollout: RolloutStatus | None = None
     refused_revision: str = Field("", description="A candidate that was given up; not tried again.")
     endpoint: str = Field("", description="What customers put into `model`.")
