@@ -36,8 +36,8 @@ class Room:
         self._usable = observed.usable
         self.slots = free_slots(observed)
         self._gpus = free_gpus(observed)
-        waiting = Counter(it.spec.configuration.id for it in fleet.live if is_waiting(it))
-        self._stock = {name: left - waiting[name] for name, left in observed.stock.items()}
+        self._stock = observed.stock
+        self._taken = Counter(it.spec.configuration.id for it in fleet.live if is_waiting(it))
         self._on_demand = sum(1 for it in fleet.live if not it.spec.spot)
         self._noticed = bool(fleet.noticed)
         self._short = _short(fleet, now)
@@ -48,7 +48,7 @@ class Room:
         if choice is None:
             return None
         slot = self.slots.pop(0)
-        self._stock[choice.id] = self._stock.get(choice.id, 1) - 1
+        self._taken[choice.id] += 1
         self._on_demand += 0 if choice.spot else 1
         if self._gpus is not None:
             self._gpus -= choice.count
@@ -56,12 +56,15 @@ class Room:
 
     def _choose(self) -> GPUConfiguration | None:
         affordable = [it for it in self._eligible() if self._gpus is None or it.count <= self._gpus]
-        likely = [it for it in affordable if self.has_stock(it)]
-        return next(iter(likely or affordable), None)
+        likely = (it for it in affordable if self._has_stock(it))
+        return next(likely, next(iter(affordable), None))
 
-    def has_stock(self, configuration: GPUConfiguration) -> bool:
+    def _has_stock(self, configuration: GPUConfiguration) -> bool:
         """Tell whether its GPUs may come soon; an unknown stock may have some."""
-        return self._stock.get(configuration.id, 1) > 0 and configuration.id not in self._short
+        if configuration.id in self._short:
+            return False
+        stock = self._stock.get(configuration.id)
+        return stock is None or stock > self._taken[configuration.id]
 
     def _eligible(self) -> list[GPUConfiguration]:
         """Return the configurations the next replica may use, in the order to try them."""

@@ -111,16 +111,18 @@ def _least_useful(observed: Observed, live: Sequence[Replica]) -> list[Replica]:
 
 def _drain_unplaceable(observed: Observed, fleet: Fleet, now: float) -> Iterator[Action]:
     """Replicas that wait for a configuration without stock give way when another one has some."""
-    elsewhere = {it.id for it in observed.usable if observed.stock.get(it.id, 0) > 0}
+    spot = observed.deployment.spec.spot
     for replica in fleet.live:
-        name = replica.spec.configuration.id
-        patient = now - replica.created_at < _WAIT_FOR_STOCK_SECONDS
-        if not is_waiting(replica) or patient or observed.stock.get(name) != 0:
+        if not is_waiting(replica) or now - replica.created_at < _WAIT_FOR_STOCK_SECONDS:
             continue
-        eligible = {it.id for it in observed.usable if it.spot <= replica.spec.spot}
-        if replica.spec.spot and not observed.deployment.spec.spot.fallback:
-            eligible = {it.id for it in observed.usable if it.spot}
-        if eligible & elsewhere:
+        wants_spot = replica.spec.spot
+        others = [
+            it.id
+            for it in observed.usable
+            if (it.spot == wants_spot or (wants_spot and spot.fallback))
+        ]
+        without = observed.stock.get(replica.spec.configuration.id) == 0
+        if without and any(observed.stock.get(it, 0) > 0 for it in others):
             yield replicas.drain(replica, Reason.WAITING_FOR_CAPACITY)
 
 

@@ -33,9 +33,7 @@ def remember(observed: Observed, now: float) -> Observed:
     asked = _demand(observed, fleet, now)
     if asked.load is not None:
         history = history.with_load(now, asked.load, keep_seconds=scaling.panic_seconds)
-    busy = bool(asked.load) or not asked.complete or bool(fleet.loading) or bool(asked.held)
-    if busy or not history.busy_at:
-        history = replace(history, busy_at=now)
+    history = replace(history, busy_at=_busy_at(history, fleet, asked, now))
     observed = replace(observed, history=history)
     try:
         wanted = law.recommended(_inputs(observed, scaling, fleet, asked, now)).replicas
@@ -43,6 +41,14 @@ def remember(observed: Observed, now: float) -> Observed:
         return observed  # the spec is refused; nothing is scaled by it
     kept = history.with_wanted(now, wanted, keep_seconds=scaling.stabilization_seconds)
     return replace(observed, history=kept)
+
+
+def _busy_at(history: History, fleet: Fleet, asked: Demand, now: float) -> float:
+    """Return the moment from which idle time counts: at the earliest that of the last start."""
+    if asked.load or asked.held or not asked.complete or fleet.loading or not history.busy_at:
+        return now
+    starts = (seconds(it.status.serving_since) for it in fleet.live if it.status.serving_since)
+    return max(history.busy_at, *starts, history.busy_at)
 
 
 def decide(observed: Observed, now: float) -> tuple[law.Inputs, law.Outcome]:
