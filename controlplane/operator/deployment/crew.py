@@ -73,35 +73,32 @@ def _drain_surplus(
 ) -> Iterator[Action]:
     """Of the live ones of a revision the least useful go; misplaced ones once others serve."""
     listed = {it.id for it in observed.usable}
+    placed = [it for it in live if it.spec.configuration.id in listed]
     spare = sum(1 for it in live if it.status.phase is Phase.SERVING) - keep
-    surplus = len(live) - keep
-    for replica in _least_useful(observed, live):
-        serves = replica.status.phase is Phase.SERVING
-        misplaced = replica.spec.configuration.id not in listed
-        if (surplus <= 0 and not (misplaced and not serves)) or (
-            misplaced and serves and spare <= 0
-        ):
-            continue
-        surplus, spare = surplus - 1, spare - int(serves)
+    for replica in _least_useful(observed, placed)[: max(0, len(placed) - keep)]:
+        spare -= int(replica.status.phase is Phase.SERVING)
         yield replicas.drain(replica, why)
+    for replica in live:
+        if replica in placed:
+            continue
+        serves = replica.status.phase is Phase.SERVING
+        if not serves or spare > 0:
+            spare -= int(serves)
+            yield replicas.drain(replica, why)
 
 
 def _least_useful(observed: Observed, live: Sequence[Replica]) -> list[Replica]:
-    """Return them in the order they go: misplaced, waiting, not serving, dear, idle, newest."""
+    """Return them in the order they go: waiting, not serving, dear, idle, newest ones first."""
     order = [it.id for it in observed.usable]
     base = observed.deployment.spec.spot.on_demand_base
     protected = {it.uid for it in [it for it in live if not it.spec.spot][:base]}
 
     def usefulness(replica: Replica) -> tuple[float, ...]:
-        name = replica.spec.configuration.id
-        place = order.index(name) if name in order else len(order)
-        phase = replica.status.phase
         return (
-            name in order,
             not is_waiting(replica),
-            phase is Phase.SERVING,
+            replica.status.phase is Phase.SERVING,
             replica.uid in protected,
-            -place,
+            -order.index(replica.spec.configuration.id),
             inflight_of(observed.signals, replica),
             -replica.spec.slot,
         )
