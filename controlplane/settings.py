@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         default=None, description="folder of rotated JSON logs; none: stderr"
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    engine_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret the gateway shows to engines, which started with the same; empty: none",
+    )
     router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
     upstream_first_byte_timeout_seconds: float = Field(
         default=600.0, gt=0, description="how long a replica may take to its first byte"

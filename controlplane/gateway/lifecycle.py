@@ -60,6 +60,9 @@ class Gateway:
         except ValueError as error:
             raise StartupError(f"FLASHPLANE_ROUTER_POLICY: {error}.") from error
         self._settings = settings
+        token = settings.engine_token.get_secret_value()
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise StartupError("FLASHPLANE_ENGINE_TOKEN must be printable ASCII without spaces.")
         self._pepper = settings.key_pepper.get_secret_value().encode()
         self.epoch: Epoch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +80,7 @@ class Gateway:
         self._upstream = Upstream(
             first_byte_timeout_seconds=settings.upstream_first_byte_timeout_seconds,
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
+            token=settings.engine_token.get_secret_value(),
         )
         self.prices = Prices(self._database)
         self.authenticator = Authenticator(self._database, self._pepper)
