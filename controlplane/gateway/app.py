@@ -116,11 +116,15 @@ class _App:
             self._epoch()
             await reply.json(200, b'{"status":"ready"}')
         else:
-            await self._gateway.authenticator.principal(bearer_token(scope["headers"]))
-            name = path.removeprefix(MODELS).removeprefix("/")
-            book, router = self._gateway.prices.book, self._gateway.router
-            found = catalog.describe(book, router, name) if name else catalog.listing(book, router)
-            await reply.json(200, msgspec.json.encode(found))
+            await self._describe(path.removeprefix(MODELS).removeprefix("/"), scope, reply)
+
+    async def _describe(self, model: str, scope: Scope, reply: Reply) -> None:
+        """Answer with a model the caller may ask for; with all of them if it is nameless."""
+        gateway = self._gateway
+        principal = await gateway.authenticator.principal(bearer_token(scope["headers"]))
+        known = (gateway.prices.book, gateway.router, principal.tenant_id)
+        found = catalog.describe(*known, model) if model else catalog.listing(*known)
+        await reply.json(200, msgspec.json.encode(found))
 
     def _epoch(self) -> Epoch:
         epoch = self._gateway.epoch
