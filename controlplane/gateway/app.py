@@ -97,6 +97,11 @@ class _App:
             return
         except ControlPlaneError as error:
             await reply.error(error)
+        except asyncio.CancelledError:
+            # The server's grace is over: who has had no word yet may ask another gateway.
+            if reply.status is not None:
+                raise
+            await reply.error(_not_ready())
 
     async def _route(
         self, path: str, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
@@ -126,7 +131,7 @@ class _App:
     def _epoch(self) -> Epoch:
         epoch = self._gateway.epoch
         if epoch is None or not self._gateway.is_ready:
-            raise Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
+            raise _not_ready()
         return epoch
 
     async def _complete(
@@ -192,6 +197,10 @@ class _App:
     async def _close_door(self) -> None:
         if self._door is not None:
             await self._door.close()
+
+
+def _not_ready() -> Unavailable:
+    return Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
 
 
 async def _serve(epoch: Epoch, call: Call) -> None:

@@ -44,6 +44,7 @@ class Order:
     losses: int = 0
     lost_on: str | None = None
     patient_until: float = 0.0
+    held_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -96,11 +97,13 @@ class Dispatcher:
             try:
                 return await self._ask_around(order)
             except NoneOpen:
+                order.held_since = order.held_since or time.monotonic()
                 # One that has just started may have no room for all who waited: be patient on.
                 order.patient_until = await self._room.wait(
                     order.route,
                     len(order.body),
                     order.cancellation,
+                    since=order.held_since,
                     patient_until=order.patient_until,
                     while_held=while_held,
                 )

@@ -15,6 +15,7 @@ from controlplane.errors import Unavailable
 from controlplane.gateway.cancellation import Cancellation
 from controlplane.gateway.router import NoneOpen, Router
 from controlplane.gateway.snapshot import Route
+from controlplane.gateway.telemetry import HELD, HELD_SECONDS
 from controlplane.registry.pools import Pool
 
 NAP_SECONDS = 1.0
@@ -68,6 +69,7 @@ class WaitingRoom:
         body_bytes: int,
         cancellation: Cancellation,
         *,
+        since: float,
         patient_until: float,
         while_held: WhileHeld | None,
     ) -> float:
@@ -77,6 +79,7 @@ class WaitingRoom:
             route: what it waits for.
             body_bytes: how much memory it takes.
             cancellation: ends the wait.
+            since: when it first waited; its deployment says how long it may.
             patient_until: how long it waits at least, whatever its deployment says.
             while_held: called again and again meanwhile.
 
@@ -86,14 +89,16 @@ class WaitingRoom:
             Aborted: cancelled.
         """
         began = time.monotonic()
-        if self._is_full(route, body_bytes):
+        # An answer that was begun is not given up because others wait to begin.
+        if patient_until <= began and self._is_full(route, body_bytes):
             raise self._refusal(route)
+        HELD.inc()
         self._waiting[route] += 1
         self._held_bytes += body_bytes
         try:
             while True:
                 # Asked again each time: the deployment may have been stopped meanwhile.
-                until = max(patient_until, began + self._patience_seconds(route))
+                until = max(patient_until, since + self._patience_seconds(route))
                 if self._router.served(route).open:
                     return until
                 now = time.monotonic()
@@ -107,6 +112,8 @@ class WaitingRoom:
             if not self._waiting[route]:
                 del self._waiting[route]
             self._held_bytes -= body_bytes
+            HELD.dec()
+            HELD_SECONDS.observe(time.monotonic() - began)
 
     def held(self) -> dict[str, int]:
         """Return how many requests wait, by pool, those just turned away included."""

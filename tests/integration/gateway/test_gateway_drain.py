@@ -77,14 +77,16 @@ async def test_a_lost_stream_does_not_resume_on_a_draining_replica(
     engine.plan = Plan(words=["x"] * 20, token_ids=True, die_after_chunks=5, pace_seconds=0.2)
     async with running_engine() as draining, running_engine() as other:
         draining.plan = other.plan = Plan(words=["x"] * 20, token_ids=True)
-        async with world.http(world.tenant()) as http:
-            async with http.stream("POST", "/chat/completions", json=BODY) as response:
-                lines = response.aiter_lines()
-                await anext(lines)
-                world.publish(draining.url, name="r2", draining=True)
-                world.publish(other.url, name="r3")
-                await world.reported(lambda it: "r2" in it.draining)
-                rest = [line async for line in lines if line]
+        async with (
+            world.http(world.tenant()) as http,
+            http.stream("POST", "/chat/completions", json=BODY) as response,
+        ):
+            lines = response.aiter_lines()
+            await anext(lines)
+            world.publish(draining.url, name="r2", draining=True)
+            world.publish(other.url, name="r3")
+            await world.reported(lambda it: "r2" in it.draining)
+            rest = [line async for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert (len(draining.requests), len(other.requests)) == (0, 1)
 
