@@ -9,6 +9,7 @@ gives them.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -92,6 +93,10 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
+    )
+    default_weights: dict[str, Any] = Field(
+        default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
+        description="weights of deployments that name none, as JSON of a deployment's weights",
     )
     kubeconfig: str = Field(
         default="",
