@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
     )
+    jobs_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),

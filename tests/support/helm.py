@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.kube_server import AssetsMissing, assets
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS_CHART = ROOT / "charts/flashplane-crds"
@@ -26,13 +27,13 @@ GIVEN = {
 
 def program(name: str) -> str:
     """Return the path of `helm` or `kubectl`, or skip the test and say how to get it."""
-    for folder in (
-        os.environ.get("KUBEBUILDER_ASSETS"),
-        Path.home() / ".cache/flashplane/kube",
-    ):
-        if folder and (Path(folder) / name).exists():
-            return str(Path(folder) / name)
-    pytest.skip(f"{name} is missing: run deploy/kube-assets")
+    try:
+        file = assets() / name
+    except AssetsMissing as missing:
+        pytest.skip(str(missing))
+    if not file.exists():
+        pytest.skip(f"{file} is missing: leave KUBEBUILDER_ASSETS unset, or put it there")
+    return str(file)
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
