@@ -1,13 +1,15 @@
-{{- /* The environment of a process. Takes (list $ wants...), wants: database, pepper, engineToken. */ -}}
+{{- /* The environment of a process. Takes (list $ wants...), wants: database, redis, pepper, engineToken. */ -}}
 {{- define "flashplane.environment" -}}
 {{- $root := index . 0 -}}
 {{- $wants := rest . -}}
 {{- $values := $root.Values -}}
+{{- if has "redis" $wants }}
 - name: REDIS_URL
   valueFrom:
     secretKeyRef:
       name: {{ include "flashplane.secret" (list $values.redis.existingSecret "redis.existingSecret" "the URL of Redis or Valkey") }}
       key: {{ $values.redis.key }}
+{{- end }}
 {{- if has "database" $wants }}
 - name: DATABASE_URL
   valueFrom:
