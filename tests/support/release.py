@@ -25,7 +25,7 @@ def install(server: KubeServer) -> None:
     installed(
         server,
         *("upgrade", "--install", "crds", str(helm.CRDS_CHART), "--namespace", NAMESPACE),
-        *("--create-namespace", "--take-ownership"),
+        *("--create-namespace", "--take-ownership", "--force-conflicts"),
     )
     installed(
         server,
