@@ -98,6 +98,9 @@ class Settings(BaseSettings):
         default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
         description="weights of deployments that name none, as JSON of a deployment's weights",
     )
+    jobs_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),
