@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.replica import Replica
-from controlplane.operator.bare.ports import Exposure
+from controlplane.operator.bare.ports import NOT_EXPOSED, Exposure
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,4 @@ class Observed:
     terminating: bool = False
     tenant: str = ""
     access: Access = Access()
-    exposure: Exposure = Exposure()
+    exposure: Exposure = NOT_EXPOSED

@@ -65,7 +65,7 @@ def workspace_pod(replica: Replica, settings: BareSettings) -> Object:
 
 
 def scrub_pod(replica: Replica, settings: BareSettings) -> Object:
-    """Return the pod that holds the same GPUs after the customer, and says whether they are clean."""
+    """Return the pod that holds the same GPUs afterwards and says whether they are clean."""
     body = _pod(replica, f"{replica.name}-{SCRUB}", settings)
     body["spec"] |= {
         "containers": [_check(replica, settings, SCRUB)],

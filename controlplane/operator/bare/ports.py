@@ -25,6 +25,9 @@ class Exposure:
     tls_secret: str = ""
 
 
+NOT_EXPOSED = Exposure()
+
+
 def urls(endpoint: GPUEndpoint, exposure: Exposure) -> dict[str, str]:
     """Return the ports' URLs by name."""
     if not exposure.domain:

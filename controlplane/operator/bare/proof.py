@@ -1,7 +1,7 @@
 """That GPUs are clean before and after a customer: what `nvidia-smi` says, judged; pure.
 
-`flashplane scrub` gathers it inside a container that holds the GPUs and leaves it as the container's
-termination message; the operator reads it back. Nothing is reused without such a proof.
+`flashplane scrub` gathers it inside a container that holds the GPUs and leaves it as that
+container's termination message; the operator reads it back. Nothing is reused without such a proof.
 """
 
 import json
