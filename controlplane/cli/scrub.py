@@ -1,7 +1,8 @@
 """`flashplane scrub`: says whether the GPUs of this container are clean.
 
-Run in bare endpoints' pods, before the customer and after. It asks `nvidia-smi`, which the container runtime puts beside the GPUs, and `dcgmi` where the image
-has it. What it found is the container's termination message; the operator judges it.
+Run in bare endpoints' pods, before the customer and after. It asks `nvidia-smi`, which the
+container runtime puts beside the GPUs, and `dcgmi` where the image has it. What it found is the
+container's termination message; the operator judges it.
 """
 
 import shutil
