@@ -19,7 +19,7 @@ from controlplane.crd.endpoint import GPUEndpointSpec
 from controlplane.crd.inference import InferenceDeploymentSpec
 from controlplane.deployments import rows, specs
 from controlplane.deployments.models import Deployment, OfferedConfiguration
-from controlplane.deployments.quote import Market, Offer, Quote, quote, unpriced
+from controlplane.deployments.quote import Market, Offer, Quote, quote, refusals, unpriced
 from controlplane.deployments.specs import Json, Spec
 from controlplane.errors import (
     InsufficientBalance,
@@ -90,7 +90,7 @@ def check(session: Session, order: Order, terms: Terms) -> Spec:
     if order.path is not Path.BARE and "weights" not in given:
         given = {**given, "weights": terms.default_weights}
     spec = specs.parse(order.path, given, tenant_id=order.tenant_id, by_tenant=order.by_tenant)
-    _require_prices(session, order.tenant_id, spec)
+    _require_sale(session, order.tenant_id, spec)
     return spec
 
 
@@ -114,13 +114,14 @@ def change(session: Session, row: Deployment, merge: Json, *, by_tenant: bool) -
         InsufficientBalance: it is to run, and the account does not cover a minute.
     """
     path = Path(row.path)
+    specs.check_storable(merge)
     specs.refuse_others_work(path, merge, by_tenant=by_tenant)
     current = {name: it for name, it in row.spec.items() if name not in ("path", "tenant")}
     spec = specs.parse(path, specs.merged(current, merge), tenant_id=row.tenant_id, by_tenant=False)
     before = specs.stored(row.path, row.spec)
     if _model(spec) != _model(before):
         raise UnprocessableRequest("spec.model: a deployment keeps it.", param="spec.model")
-    _require_prices(session, row.tenant_id, spec)
+    _require_sale(session, row.tenant_id, spec)
     starts = not specs.is_stopped(spec) and (row.out_of_funds or specs.is_stopped(before))
     if starts:
         _require_money(session, row.tenant_id, spec)
@@ -184,11 +185,15 @@ def _ssh_keys(row: Deployment) -> Iterator[Json]:
     yield from (key.wire() for key in spec.ssh_keys)
 
 
-def _require_prices(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
-    if tenant_id is None:
-        return
-    missing = unpriced(spec, market(session))
-    if missing is not None:
+def _require_sale(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
+    """Refuse what could never serve, or what nobody said the price of."""
+    prices = market(session)
+    refused = refusals(spec, prices)
+    if len(refused) == len(spec.configurations):
+        why = "; ".join(refused.values())
+        raise UnprocessableRequest(why, code="does_not_fit", param="spec.configurations")
+    missing = unpriced(spec, prices)
+    if tenant_id is not None and missing is not None:
         raise UnprocessableRequest(
             f"The GPU configuration {missing!r} is not for sale: it has no price.",
             code="no_price",

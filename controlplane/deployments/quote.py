@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpointSpec
+from controlplane.crd.inference import InferenceDeploymentSpec
 from controlplane.deployments.specs import Spec, is_stopped
 from controlplane.money import p_to_usd, rate_p_to_usd_per_million
+from controlplane.planner.estimate import estimate_start
+from controlplane.planner.launch import Launch, plan_launch
+from controlplane.planner.refusal import Refused
 from controlplane.pricing.gpu import kind_of
 from controlplane.pricing.rating import Price
 
-# Of DeepSeek-V4-Flash's official checkpoint, FP4 experts and FP8 rest.
-FLASH_BYTES = 158_000_000_000
-# From reserved GPUs to the first weight read, and from the last one to the first answer.
-PROCESS_SECONDS = 60.0
+# Of a customer's image on a node that does not have it; nobody knows its size beforehand.
 IMAGE_SECONDS = 120.0
 # Prompt tokens per output token of the traffic that costs are compared on.
 INPUT_SHARE = 8
@@ -81,11 +82,15 @@ def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
         available_p: what the tenant may spend; None: a pool of the platform's own.
     """
     stock = {name: _free(market, name) for name in spec.configurations}
-    chosen = next((name for name, free in stock.items() if free != 0), spec.configurations[0])
+    refused = refusals(spec, market)
+    fitting = [name for name in spec.configurations if name not in refused]
+    chosen = next(
+        (name for name in fitting if stock[name] != 0), (fitting or spec.configurations)[0]
+    )
     offer = market.offers.get(chosen)
     least, most = _replicas(spec)
     rate_p = market.rate_p_per_hour(chosen)
-    warnings = _stock_warnings(spec, market, stock, least)
+    warnings = [*refused.values(), *_stock_warnings(spec, market, stock, least)]
     if available_p is not None:
         warnings += _money_warnings(rate_p, max(1, least), available_p)
     if rate_p and not isinstance(spec, GPUEndpointSpec) and market.serverless:
@@ -98,7 +103,7 @@ def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
         stock=stock,
         rate_p_per_hour=rate_p,
         replicas=(least, most),
-        estimated_seconds=_estimate(spec, offer),
+        estimated_seconds=_estimate(spec, offer) if chosen in fitting else None,
         warnings=warnings,
     )
 
@@ -108,6 +113,26 @@ def unpriced(spec: Spec, market: Market) -> str | None:
     return next(
         (name for name in spec.configurations if market.rate_p_per_hour(name) is None), None
     )
+
+
+def refusals(spec: Spec, market: Market) -> dict[str, str]:
+    """Return why the engine cannot run, by configuration; those nobody knows are left out."""
+    if isinstance(spec, GPUEndpointSpec):
+        return {}
+    refused = {}
+    for name in spec.configurations:
+        offer = market.offers.get(name)
+        if offer is None:
+            continue
+        try:
+            _launch(spec, offer)
+        except Refused as refusal:
+            refused[name] = refusal.message
+    return refused
+
+
+def _launch(spec: InferenceDeploymentSpec, offer: Offer) -> Launch:
+    return plan_launch(spec.engine, offer.configuration, weights_bytes=spec.weights.size_bytes)
 
 
 def _free(market: Market, configuration: str) -> int | None:
@@ -131,8 +156,7 @@ def _estimate(spec: Spec, offer: Offer | None) -> float | None:
         return None
     if isinstance(spec, GPUEndpointSpec):
         return IMAGE_SECONDS
-    size_bytes = spec.weights.size_bytes or FLASH_BYTES
-    return PROCESS_SECONDS + size_bytes / offer.configuration.read_bytes_per_second
+    return estimate_start(_launch(spec, offer), offer.configuration, spec.weights).seconds
 
 
 def _stock_warnings(

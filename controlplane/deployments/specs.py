@@ -6,7 +6,7 @@ and `projection`.
 
 import base64
 import binascii
-import json
+import math
 import struct
 import uuid
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ _RUNTIME_FIELDS = {
     ),
     Party.CUSTOMER: ("image", "cuda", "command", "env", "sshKeys", "ports", "volume"),
 }
+MOST_NESTED = 16
 # Of the platform's engine, a tenant chooses what it does, not what program it is.
 _ENGINE_OF_PLATFORM = ("image", "arguments")
 _SSH_KEY_TYPES = (
@@ -56,6 +57,7 @@ def parse(path: Path, given: Json, *, tenant_id: uuid.UUID | None, by_tenant: bo
         NotResponsible: asks for what the other party owns on this path.
         UnprocessableRequest: breaks the schema or a rule; `param` is the field.
     """
+    check_storable(given)
     refuse_others_work(path, given, by_tenant=by_tenant)
     for own in ("path", "tenant"):
         if own in given:
@@ -69,7 +71,6 @@ def parse(path: Path, given: Json, *, tenant_id: uuid.UUID | None, by_tenant: bo
             spec = InferenceDeploymentSpec.model_validate(given | tenant | {"path": path.value})
     except ValidationError as error:
         raise _in_words(error) from None
-    _check_storable(spec)
     if isinstance(spec, GPUEndpointSpec):
         _check_keys(spec)
     return spec
@@ -109,6 +110,29 @@ def with_stopped(spec: Spec, stopped: bool) -> Spec:
     return spec.model_copy(update={"stopped": stopped})
 
 
+def check_storable(value: Any, depth: int = 0) -> None:
+    """Refuse what neither PostgreSQL nor Kubernetes can keep, anywhere in a JSON value.
+
+    Raises:
+        UnprocessableRequest: a NUL or half a character, an endless number, or endless nesting.
+    """
+    if isinstance(value, dict):
+        children: list[Any] = [*value, *value.values()]
+    else:
+        children = value if isinstance(value, list) else []
+    is_wrong = (
+        depth > MOST_NESTED
+        or (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, str) and ("\x00" in value or not _is_unicode(value)))
+    )
+    if is_wrong:
+        raise UnprocessableRequest(
+            "spec: holds a number, character or depth that cannot be stored.", param="spec"
+        )
+    for child in children:
+        check_storable(child, depth + 1)
+
+
 def refuse_others_work(path: Path, given: Json, *, by_tenant: bool) -> None:
     """Raise `NotResponsible` where a spec, or a change of one, asks for the other party's work."""
     owner = RESPONSIBILITY[path][Layer.SCALING_AND_RUNTIME]
@@ -129,23 +153,18 @@ def refuse_others_work(path: Path, given: Json, *, by_tenant: bool) -> None:
                 )
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _in_words(error: ValidationError) -> UnprocessableRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(["spec", *(str(part) for part in first["loc"])])
     return UnprocessableRequest(f"{where}: {first['msg']}", param=where)
-
-
-def _check_storable(spec: Spec) -> None:
-    """Refuse what neither PostgreSQL nor Kubernetes can keep."""
-    try:
-        text = json.dumps(spec.wire(), ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except ValueError:
-        raise UnprocessableRequest(
-            "spec: holds a number or character that cannot be stored.", param="spec"
-        ) from None
-    if "\\u0000" in text:
-        raise UnprocessableRequest("spec: holds a NUL character.", param="spec")
 
 
 def _check_keys(spec: GPUEndpointSpec) -> None:

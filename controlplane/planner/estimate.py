@@ -13,7 +13,7 @@ from controlplane.planner.launch import Launch
 
 FETCH_BYTES_PER_SECOND = 1.25e9  # ten gigabits
 SCHEDULING_SECONDS = 10.0  # a node's kubelet takes the pod, the image is there
-WARM_UP_SECONDS = {"cuda": 90.0, "cpu": 10.0}  # process start, graphs, a first generation
+WARM_UP_SECONDS = {"cuda": 90.0, "cpu": 30.0}  # process start, graphs, a first generation
 PROBING_SECONDS = 5.0
 SAFETY = 3.0  # of the start-up probe over the estimate: slow is not stuck
 
