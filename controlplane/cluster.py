@@ -60,6 +60,7 @@ class ClusterError(Exception):
     ├── Gone            410: the watch's or list's version is too old
     ├── Invalid         422, 400: the object breaks its schema or rules
     ├── Forbidden       401, 403
+    │   └── NamespaceTerminating  nothing new is let into a namespace that is being deleted
     └── Unreachable     429, 5xx, timeouts, refused connections: the outcome may be unknown
     """
 
@@ -86,6 +87,10 @@ class Invalid(ClusterError):
 
 class Forbidden(ClusterError):
     """This identity may not do that."""
+
+
+class NamespaceTerminating(Forbidden):
+    """The namespace is being deleted: nothing can be created in it any more."""
 
 
 class Unreachable(ClusterError):

@@ -1,7 +1,8 @@
 """Every setting of the control plane, read once in entry points and passed down.
 
 The environment is read here and nowhere else. A name is `FLASHPLANE_` plus the field's name in
-capitals, but for `DATABASE_URL` and `REDIS_URL`, which keep the names every host gives them.
+capitals, but for `DATABASE_URL`, `REDIS_URL` and `KUBECONFIG`, which keep the names every host
+gives them.
 `flashplane config` prints this table.
 """
 
@@ -74,6 +75,32 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
+    )
+    kubeconfig: str = Field(
+        default="",
+        validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),
+        description="credentials of the Kubernetes cluster; empty: the pod's ServiceAccount",
+    )
+    operator_namespace: str = Field(
+        default="flashplane",
+        description="the release's namespace: catalogue, serverless pools, the operator's lease",
+    )
+    operator_identity: str = Field(
+        default="", description="this operator's name in its lease; empty: host name and chance"
+    )
+    operator_workers: int = Field(
+        default=4, gt=0, description="threads of each controller of the operator"
+    )
+    operator_lease_seconds: float = Field(
+        default=15.0,
+        ge=1,
+        description="how long a silent operator keeps the lead; the next one waits that long",
+    )
+    operator_host: str = Field(
+        default="127.0.0.1", description="address of the operator's health and metrics"
+    )
+    operator_port: int = Field(
+        default=9090, ge=0, le=65535, description="port of the operator's health and metrics"
     )
 
 

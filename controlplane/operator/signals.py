@@ -21,6 +21,7 @@ class EngineState:
         waiting: requests in its own queue.
         kv_usage: occupied share of its cache, 0 to 1.
         max_model_len: tokens.
+        started_at: start of the process that it is about, seconds since 1970 by its node's clock.
     """
 
     at: float
@@ -31,6 +32,16 @@ class EngineState:
     kv_usage: float | None = None
     max_model_len: int | None = None
     error: str = ""
+    started_at: float | None = None
+
+
+@dataclass(frozen=True)
+class GPUError:
+    """An XID that a node's driver reported; `at` is seconds since 1970 UTC."""
+
+    at: float
+    xid: int
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,10 @@ class Signals:
         gateways: every gateway's newest report, stale ones included; None: the store is down.
         engines: by Replica uid; absent: never asked.
         notices: eviction notices by node name: the moment it is taken away, seconds since 1970.
-        gpu_errors: XIDs reported by node name, newest last.
+        gpu_errors: what GPUs reported in the last day by node name, newest last.
     """
 
     gateways: tuple[GatewayReport, ...] | None = None
     engines: Mapping[str, EngineState] = field(default_factory=dict)
     notices: Mapping[str, float] = field(default_factory=dict)
-    gpu_errors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    gpu_errors: Mapping[str, tuple[GPUError, ...]] = field(default_factory=dict)

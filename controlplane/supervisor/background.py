@@ -11,6 +11,15 @@ from pathlib import Path
 
 import httpx
 
+from controlplane.processes.process import (
+    Identity,
+    ask_to_end,
+    is_frozen,
+    is_running,
+    uptime_seconds,
+    wait_gone,
+)
+from controlplane.processes.table import SUPERVISOR, ProcessTable, read_table
 from controlplane.settings import child_environment
 from controlplane.supervisor.announcement import (
     Announcement,
@@ -21,18 +30,9 @@ from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans
-from controlplane.supervisor.process import (
-    Identity,
-    ask_to_end,
-    is_frozen,
-    is_running,
-    uptime_seconds,
-    wait_gone,
-)
 from controlplane.supervisor.proof import Prover
 from controlplane.supervisor.services import Addresses
 from controlplane.supervisor.start import READY_SECONDS
-from controlplane.supervisor.table import SUPERVISOR, ProcessTable, read_table
 
 POLL_SECONDS = 0.05
 # The sum of what every child may take to stop, and some.

@@ -3,9 +3,9 @@
 import signal
 from collections.abc import Callable
 
-from controlplane.supervisor.process import is_running, stop
+from controlplane.processes.process import is_running, stop
+from controlplane.processes.table import SUPERVISOR, ProcessTable
 from controlplane.supervisor.services import STOP_ORDER
-from controlplane.supervisor.table import SUPERVISOR, ProcessTable
 
 # Long enough for the gateway's streams to drain and for PostgreSQL's last checkpoint.
 STOP_TIMEOUT_SECONDS = 30.0

@@ -14,11 +14,11 @@ from sqlalchemy.exc import OperationalError
 from controlplane import schema
 from controlplane.db import open_engine, session_factory
 from controlplane.pricing.book import SERVERLESS
+from controlplane.processes.files import read_json, write_json
 from controlplane.settings import Settings, child_environment
 from controlplane.supervisor.announcement import Announcement
 from controlplane.supervisor.demo import MODEL, ensure_demo
 from controlplane.supervisor.errors import SupervisorError
-from controlplane.supervisor.files import read_json, write_json
 from controlplane.supervisor.given import check_database_url, check_redis_url
 from controlplane.supervisor.heartbeat import Heartbeat
 from controlplane.supervisor.layout import Layout

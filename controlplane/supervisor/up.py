@@ -12,17 +12,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane.billing.settlement import settle
 from controlplane.db import open_engine, session_factory
+from controlplane.processes.files import disk_errors_explained, fingerprint
+from controlplane.processes.process import bound_log, identify
+from controlplane.processes.table import SUPERVISOR, ProcessTable
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import Announcement
-from controlplane.supervisor.files import disk_errors_explained, fingerprint
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans
 from controlplane.supervisor.ports import check_port
-from controlplane.supervisor.process import bound_log, identify
 from controlplane.supervisor.progress import Progress
 from controlplane.supervisor.services import STOP_ORDER, Addresses
 from controlplane.supervisor.start import Start
-from controlplane.supervisor.table import SUPERVISOR, ProcessTable
 from controlplane.supervisor.tree import Tree
 
 WATCH_SECONDS = 0.1

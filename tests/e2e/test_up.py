@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from support.product import Product, processes_of
 
-from controlplane.supervisor.process import identify
+from controlplane.processes.process import identify
 
 SERVICES = {"postgres", "valkey", "worker", "gateway", "api", "jobs", "beat"}
 

@@ -13,7 +13,7 @@ import pytest
 from support.polling import until
 from support.product import Product, kill, processes_of, product
 
-from controlplane.supervisor.process import identify
+from controlplane.processes.process import identify
 
 # Too deep for a Unix socket.
 DEEP = Path("a" * 50) / ("b" * 50)

@@ -1,0 +1,111 @@
+"""One real API server per run, with our kinds installed; a fresh namespace per test."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.kube_server import AssetsMissing, KubeServer, assets
+from support.polling import until
+
+from controlplane.cluster import CRDS, NAMESPACES, SERVICE_ACCOUNTS, Cluster, ClusterError, NotFound
+from controlplane.crd import schema
+from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
+from controlplane.kube import Kube
+
+NUMBERS = count(1)
+HERE = Path(__file__).parent
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get the programs before the first test's clock starts: building them takes minutes."""
+    if any(HERE in item.path.parents for item in session.items):
+        with suppress(AssetsMissing):  # the fixture says so
+            assets()
+
+
+@pytest.fixture(scope="session")
+def kube_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
+    """A running API server with our kinds."""
+    try:
+        programs = assets()
+    except AssetsMissing as missing:
+        pytest.skip(str(missing))
+    server = KubeServer(tmp_path_factory.mktemp("kube"), programs)
+    try:
+        server.start()
+        install_kinds(server)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def own_kube_server(tmp_path: Path) -> Iterator[KubeServer]:
+    """A server of this test alone, which it may kill; running, with our kinds."""
+    try:
+        server = KubeServer(tmp_path / "kube", assets())
+    except AssetsMissing as missing:
+        pytest.skip(str(missing))
+    try:
+        server.start()
+        install_kinds(server)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def kube(kube_server: KubeServer) -> Iterator[Kube]:
+    """A client of the server, as its admin."""
+    client = Kube(kube_server.kubeconfig)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def namespace(kube: Kube) -> Iterator[str]:
+    """A fresh namespace with its ServiceAccount; its deletion is begun, not awaited."""
+    name = f"test-{next(NUMBERS)}"
+    make_namespace(kube, name)
+    yield name
+    kube.delete(NAMESPACES, name)
+
+
+@pytest.fixture
+def cluster(kube: Kube, namespace: str) -> Kube:
+    """The client, with a fresh namespace to work in."""
+    return kube
+
+
+def make_namespace(cluster: Cluster, name: str, labels: dict[str, str] | None = None) -> None:
+    """Create a namespace and wait until pods can be made in it."""
+    cluster.create(NAMESPACES, {"metadata": {"name": name, "labels": labels or {}}})
+
+    def has_account() -> bool:
+        try:
+            return bool(cluster.get(SERVICE_ACCOUNTS, "default", namespace=name))
+        except NotFound:
+            return False
+
+    until(has_account, seconds=20, what="the namespace's ServiceAccount")
+
+
+def install_kinds(server: KubeServer) -> None:
+    """Apply our CRDs and wait until all are served."""
+    client = Kube(server.kubeconfig)
+    try:
+        for definition in schema.definitions(rules=False):
+            client.apply(CRDS, definition)
+        for resource in (DEPLOYMENTS, ENDPOINTS, REPLICAS):
+
+            def served(resource=resource) -> bool:
+                try:
+                    return bool(client.list(resource).resource_version)
+                except ClusterError:
+                    return False
+
+            until(served, seconds=20, what=f"{resource.plural} to be served")
+    finally:
+        client.close()
