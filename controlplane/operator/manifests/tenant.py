@@ -112,7 +112,7 @@ def _within(wanted: object, current: object) -> bool:
     if isinstance(wanted, dict):
         return isinstance(current, dict) and all(
             # The API server leaves out what is empty.
-            key in current and _within(value, current[key]) or (not value and key not in current)
+            (key in current and _within(value, current[key])) or (not value and key not in current)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
