@@ -165,7 +165,6 @@ class World:
         return Observed(
             self.deployment,
             self.history,
-            finalizers=tuple(self.finalizers),
             replicas=tuple(it for it in self.replicas if it.name not in self.unseen),
             catalogue=self.catalogue,
             verdicts=verdicts,

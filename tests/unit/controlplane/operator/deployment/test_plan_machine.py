@@ -91,6 +91,8 @@ class Deployment(RuleBasedStateMachine):
     def die_after(self, writes: int) -> None:
         self.world.writes_left = writes
 
+    # One that is being deleted has the finalizers of its replicas and their owner's name beside it.
+    @precondition(lambda self: not self.world.deleting)
     @rule(data=st.data())
     def look_with_an_old_cache(self, data: st.DataObject) -> None:
         names = [it.name for it in self.world.replicas]
