@@ -57,7 +57,6 @@ class Observed:
 
     Attributes:
         deployment: the object as last seen or written.
-        finalizers: all finalizers on it, others' too.
         replicas: its own, in order of slot, until they are gone.
         catalogue: every GPU configuration, by id.
         verdicts: the planner's, by id of the configurations that its spec lists.
@@ -71,7 +70,6 @@ class Observed:
 
     deployment: InferenceDeployment
     history: History
-    finalizers: tuple[str, ...] = ()
     replicas: tuple[Replica, ...] = ()
     catalogue: Mapping[str, GPUConfiguration] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)

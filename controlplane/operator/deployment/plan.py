@@ -49,7 +49,7 @@ def plan(observed: Observed, now: float) -> Plan:
     )
     why = Reason.STOPPED if closed else Reason.SCALING
     actions: list[Action] = [
-        *_finalizer(observed),
+        *_finalizer(deployment),
         *tenant.repairs(observed.namespace),
         *crew.weigh(fleet, way),
         *(written if moved else ()),
@@ -79,9 +79,9 @@ def _again_in_seconds(
     return min(waits, default=None)
 
 
-def _finalizer(observed: Observed) -> Iterator[Patch]:
-    if FINALIZER not in observed.finalizers:
-        yield _finalizers(observed.deployment, [*observed.finalizers, FINALIZER])
+def _finalizer(deployment: InferenceDeployment) -> Iterator[Patch]:
+    if deployment.finalized:
+        yield _finalizers(deployment, [*deployment.finalizers, FINALIZER])
 
 
 def _finalizers(deployment: InferenceDeployment, names: list[str]) -> Patch:
@@ -125,7 +125,7 @@ def _ending(observed: Observed, fleet: Fleet, now: float) -> Plan:
     if deployment.deleting and _is_empty(fleet):
         if deployment.finalized:
             return Plan()
-        left = [it for it in observed.finalizers if it != FINALIZER]
+        left = [it for it in deployment.finalizers if it != FINALIZER]
         return Plan((_finalizers(deployment, left),))
     staying = [it for it in fleet.every if not is_leaving(it)]
     actions: list[Action] = [
