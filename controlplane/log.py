@@ -17,10 +17,12 @@ from pathlib import Path
 FIELDS = frozenset(
     {
         "billed",
+        "controller",
         "duration_ms",
         "epoch_id",
         "finish_reason",
         "hit_tokens",
+        "key",
         "miss_tokens",
         "model",
         "offset_bytes",
@@ -31,6 +33,7 @@ FIELDS = frozenset(
         "reported",
         "request_id",
         "requests",
+        "resource",
         "segment",
         "status",
         "tenant_id",

@@ -1,4 +1,4 @@
-"""`flashplane gateway | api | jobs | beat | migrate`: one process each, as a cluster runs them.
+"""`flashplane gateway | api | jobs | beat | operator | migrate`: one process each, as a cluster runs them.
 
 The web apps are imported by the command that serves them: the other commands stay quick.
 """
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(api)
     app.command(rich_help_panel="Processes")(jobs)
     app.command(rich_help_panel="Processes")(beat)
+    app.command(rich_help_panel="Processes")(operator)
     app.command(rich_help_panel="Processes")(migrate)
 
 
@@ -66,6 +67,16 @@ def beat(
     complete_settings()
     command = beat_command(schedule)
     os.execv(command[0], command)
+
+
+def operator() -> None:
+    """Make deployments, endpoints and replicas true on a Kubernetes cluster and keep them so.
+
+    Run two: one leads, the other takes over. Needs neither the database nor Redis.
+    """
+    from controlplane.operator import main
+
+    raise typer.Exit(main.run(Settings()))
 
 
 def migrate() -> None:

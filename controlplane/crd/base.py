@@ -92,6 +92,7 @@ class Stored(BaseModel, Generic[Spec, Status]):
     deleting: bool
     finalized: bool  # our finalizer is not, or no longer, on it
     annotations: dict[str, str]
+    finalizers: tuple[str, ...] = ()
     spec: Spec
     status: Status
 
@@ -119,6 +120,7 @@ class Stored(BaseModel, Generic[Spec, Status]):
             else 0.0,
             "deleting": "deletionTimestamp" in metadata,
             "finalized": FINALIZER not in metadata.get("finalizers", ()),
+            "finalizers": metadata.get("finalizers", ()),
             "annotations": metadata.get("annotations", {}),
             "spec": body["spec"],
             "status": body.get("status", {}),

@@ -34,6 +34,15 @@ class EngineState:
 
 
 @dataclass(frozen=True)
+class GPUError:
+    """An XID that a node's driver reported; `at` is seconds since 1970 UTC."""
+
+    at: float
+    xid: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Signals:
     """Everything at one moment.
 
@@ -41,10 +50,10 @@ class Signals:
         gateways: every gateway's newest report, stale ones included; None: the store is down.
         engines: by Replica uid; absent: never asked.
         notices: eviction notices by node name: the moment it is taken away, seconds since 1970.
-        gpu_errors: XIDs reported by node name, newest last.
+        gpu_errors: what GPUs reported in the last day by node name, newest last.
     """
 
     gateways: tuple[GatewayReport, ...] | None = None
     engines: Mapping[str, EngineState] = field(default_factory=dict)
     notices: Mapping[str, float] = field(default_factory=dict)
-    gpu_errors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    gpu_errors: Mapping[str, tuple[GPUError, ...]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Inference engines as the operator runs and watches them: one profile each."""

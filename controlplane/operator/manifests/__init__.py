@@ -1,0 +1,1 @@
+"""Kubernetes objects as plain data: engine pods, and what namespaces of tenants hold."""

@@ -1,0 +1,211 @@
+"""The pods of an engine replica, as plain data.
+
+A replica on one node is one pod with all its GPUs, `<replica>-0`; one on several nodes is a
+LeaderWorkerSet, see `nodes`. Its placements say where: the pods are pinned there, though the
+scheduler still binds them and counts their GPUs.
+"""
+
+from math import ceil
+from typing import Any
+
+from controlplane.cluster import Object
+from controlplane.crd.base import GROUP, OWNER_LABEL, REPLICA_LABEL
+from controlplane.crd.replica import Replica
+from controlplane.operator.engines.place import Place
+from controlplane.operator.engines.profile import ENGINES
+from controlplane.operator.manifests.security import confined, pod_confined
+from controlplane.operator.manifests.settings import (
+    ENGINE_PORT,
+    SERVICE_ACCOUNT,
+    TOKEN_KEY,
+    TOKEN_SECRET,
+    PodSettings,
+)
+from controlplane.operator.manifests.weights import Weights, weights_part
+from controlplane.planner.estimate import start_limit_seconds
+from controlplane.planner.launch import Launch, plan_launch
+
+ENGINE = "engine"  # the container
+COMPONENT_LABEL = "app.kubernetes.io/component"
+FETCHES_LABEL = f"{GROUP}/fetches-weights"  # on pods that may go out for them
+GRACE_SECONDS = 30  # beyond the drain, for the process to end
+
+# Taints of GPU and spot nodes by convention; a replica was placed knowing them.
+_TOLERATED = (
+    "nvidia.com/gpu",
+    "sku",
+    "kubernetes.azure.com/scalesetpriority",
+    "cloud.google.com/gke-spot",
+    f"{GROUP}/gpu",
+)
+
+
+def launch_of(replica: Replica) -> Launch:
+    """Return how a replica's engine is started.
+
+    Raises:
+        Refused: it cannot run on its configuration.
+    """
+    spec = replica.spec
+    assert spec.engine is not None
+    assert spec.weights is not None
+    return plan_launch(spec.engine, spec.configuration, weights_bytes=spec.weights.size_bytes)
+
+
+def engine_pods(replica: Replica, settings: PodSettings) -> list[Object]:
+    """Return the pods of a replica on one node; its placement must be there.
+
+    Raises:
+        Refused: its engine cannot run on its configuration.
+    """
+    assert len(replica.status.placements) == 1, "several nodes need nodes.leader_worker_set"
+    template = pod_template(replica, settings, launch_of(replica))
+    metadata: Object = {
+        "name": f"{replica.name}-0",
+        "namespace": replica.namespace,
+        "labels": template["metadata"]["labels"],
+        "ownerReferences": [owner_reference(replica)],
+    }
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}]
+
+
+def owner_reference(replica: Replica) -> Object:
+    """Return what makes an object go when its replica goes."""
+    return {
+        "apiVersion": replica.resource.api_version,
+        "kind": replica.resource.kind,
+        "name": replica.name,
+        "uid": replica.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def pod_template(
+    replica: Replica, settings: PodSettings, launch: Launch, *, leader: bool = True
+) -> Object:
+    """Return `metadata` (labels) and `spec` of a replica's pod on one of its nodes."""
+    assert replica.spec.weights is not None
+    weights = weights_part(replica.spec.weights, settings, replica.namespace)
+    labels = {
+        OWNER_LABEL: replica.spec.owner,
+        REPLICA_LABEL: replica.name,
+        COMPONENT_LABEL: ENGINE,
+        "app.kubernetes.io/part-of": "flashplane",
+        "app.kubernetes.io/managed-by": "flashplane",
+    }
+    if weights.from_network:
+        labels[FETCHES_LABEL] = "true"
+    spec: dict[str, Any] = {
+        "affinity": _pinned([it.node for it in replica.status.placements]),
+        "automountServiceAccountToken": False,
+        "containers": [_container(replica, settings, launch, weights, leader)],
+        "enableServiceLinks": False,
+        "restartPolicy": "Always",  # an engine that crashes starts again over the same weights
+        "securityContext": pod_confined(),
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "terminationGracePeriodSeconds": _drain_seconds(replica) + GRACE_SECONDS,
+        "tolerations": _tolerations(replica),
+        "volumes": [
+            *weights.volumes,
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
+    if weights.init_containers:
+        spec["initContainers"] = weights.init_containers
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": it} for it in settings.image_pull_secrets]
+    if replica.spec.isolation.runtime_class:
+        spec["runtimeClassName"] = replica.spec.isolation.runtime_class
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _container(
+    replica: Replica, settings: PodSettings, launch: Launch, weights: Weights, leader: bool
+) -> Object:
+    engine = replica.spec.engine
+    assert engine is not None
+    profile = ENGINES[engine.name]
+    place = Place(
+        model=replica.spec.model,
+        directory=weights.directory,
+        port=ENGINE_PORT,
+        drain_seconds=_drain_seconds(replica),
+        token=profile.token_variable if settings.engine_token else "",
+        leader=leader,
+    )
+    container: Object = {
+        "name": ENGINE,
+        "image": engine.image or settings.images.get(engine.name, ""),
+        "command": profile.command(launch, place),
+        "env": _environment(place),
+        "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
+        "resources": _resources(replica),
+        "securityContext": confined(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            *weights.mounts,
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ],
+    }
+    # A node behind the leader's has no HTTP server; the leader is not up without it.
+    return container | (_probes(replica, launch, profile.health_path) if leader else {})
+
+
+def _environment(place: Place) -> list[Object]:
+    environment: list[Object] = [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        # Caches of compiled kernels go where there is something to write on; the image may know no
+        # user of our number, and some libraries ask for the name.
+        {"name": "HOME", "value": "/tmp"},
+        {"name": "USER", "value": "flashplane"},
+    ]
+    if place.token:
+        reference = {"name": TOKEN_SECRET, "key": TOKEN_KEY}
+        environment.append({"name": place.token, "valueFrom": {"secretKeyRef": reference}})
+    return environment
+
+
+def _resources(replica: Replica) -> Object:
+    configuration = replica.spec.configuration
+    gpus = {configuration.resource: str(configuration.gpus_per_node)}
+    requests = {"cpu": configuration.cpu, "memory": configuration.memory}
+    return {"requests": requests | gpus, "limits": gpus}
+
+
+def _probes(replica: Replica, launch: Launch, path: str) -> Object:
+    """Loading is given the time its size explains; liveness begins only after it."""
+    check = {"httpGet": {"path": path, "port": ENGINE_PORT}, "timeoutSeconds": 5}
+    limit_seconds = start_limit_seconds(launch, replica.spec.configuration)
+    period_seconds = 1 if launch.device == "cpu" else 5
+    return {
+        "startupProbe": check
+        | {
+            "periodSeconds": period_seconds,
+            "failureThreshold": ceil(limit_seconds / period_seconds),
+        },
+        "readinessProbe": check | {"periodSeconds": 2, "failureThreshold": 3},
+        "livenessProbe": check | {"periodSeconds": 10, "failureThreshold": 6},
+    }
+
+
+def _drain_seconds(replica: Replica) -> int:
+    """Requests are drained before a pod is deleted; this is for who deletes it by hand."""
+    return ceil(replica.spec.drain_timeout_seconds)
+
+
+def _pinned(nodes: list[str]) -> Object:
+    name = {"key": "kubernetes.io/hostname", "operator": "In", "values": nodes}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [name]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def _tolerations(replica: Replica) -> list[Object]:
+    keys = dict.fromkeys((*_TOLERATED, replica.spec.configuration.resource))
+    tolerations: list[Object] = [{"key": key, "operator": "Exists"} for key in keys]
+    if replica.spec.tenant:
+        tenant = {"key": f"{GROUP}/tenant", "operator": "Equal", "value": replica.spec.tenant}
+        tolerations.append(tenant)
+    return tolerations
