@@ -150,7 +150,8 @@ def test_traffic_is_denied_before_anything_is_allowed(objects: Objects, pods: Po
         allowing = [
             it
             for it in policies
-            if it is not deny and it["spec"]["podSelector"]["matchLabels"].items() <= labels
+            if it is not deny
+            and it["spec"]["podSelector"].get("matchLabels", {"none": ""}).items() <= labels
         ]
         assert len(allowing) == 1, name
 
