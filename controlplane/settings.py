@@ -121,6 +121,24 @@ class Settings(BaseSettings):
         ge=1,
         description="how long a silent operator keeps the lead; the next one waits that long",
     )
+    operator_account: str = Field(
+        default="flashplane-operator", description="the operator's ServiceAccount"
+    )
+    tenant_role: str = Field(
+        default="flashplane-tenant",
+        description="ClusterRole that the operator binds to itself in tenants' namespaces; the SSH"
+        " gateway's there is called the same with -ssh",
+    )
+    ssh_account: str = Field(
+        default="", description="the SSH gateway's ServiceAccount; empty: there is none"
+    )
+    engine_images: dict[str, str] = Field(
+        default={}, description="container images of engines by name, as JSON"
+    )
+    weight_cache_path: str = Field(
+        default="",
+        description="folder on nodes that keeps weights of serverless pools; empty: none",
+    )
     operator_host: str = Field(
         default="127.0.0.1", description="address of the operator's health and metrics"
     )
