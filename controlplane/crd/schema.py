@@ -132,7 +132,8 @@ def _definition(
                                 "spec": structural(spec)
                                 if rules
                                 else without_rules(structural(spec)),
-                                "status": structural(status, defaults=False),
+                                # What the operator found true is no wish to be refused.
+                                "status": without_rules(structural(status, defaults=False)),
                             },
                         }
                     },
