@@ -9,7 +9,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test storm bench lint lock install install-dev
+.PHONY: help up down status test storm bench bench-operator lint lock install install-dev
 
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ storm: install-dev ## Run the long fault storms
 
 bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-operator: install-dev ## Measure the operator with 5,000 replicas, 20 minutes: ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(ARGS)
 
 lint: install-dev ## Check format, style, types and floors
 	$(BIN)/ruff format --check .
