@@ -8,6 +8,7 @@ import pytest
 from support.configurations import configuration, replica
 
 from controlplane.cluster import LEADER_WORKER_SETS, NETWORK_POLICIES, Object
+from controlplane.crd.conditions import Reason
 from controlplane.operator.manifests.nodes import leader_worker_set
 from controlplane.operator.manifests.pods import engine_pods
 from controlplane.operator.manifests.settings import PodSettings
@@ -15,7 +16,7 @@ from controlplane.planner.refusal import Refused
 
 DIGEST = "sha256:" + "0" * 64
 SETTINGS = PodSettings(
-    images={"flash": f"registry/worker@{DIGEST}", "vllm": f"registry/vllm@{DIGEST}"},
+    images={it: f"registry/{it}@{DIGEST}" for it in ("flash", "vllm", "sglang")},
     image_pull_secrets=("pull",),
     engine_token=True,
 )
@@ -194,6 +195,12 @@ def test_isolation_chooses_the_runtime_and_tolerates_the_tenants_nodes() -> None
 def test_a_deployments_own_image_is_used() -> None:
     made = replica(engine={"name": "vllm", "image": "mine@sha256:1"})
     assert only(engine_pods(made, SETTINGS))["spec"]["containers"][0]["image"] == "mine@sha256:1"
+
+
+def test_an_engine_without_an_image_is_refused_and_the_fix_is_named() -> None:
+    with pytest.raises(Refused, match="name one in engine") as caught:
+        engine_pods(replica(engine={"name": "vllm"}), PodSettings())
+    assert caught.value.reason is Reason.IMAGE_UNAVAILABLE
 
 
 def test_what_cannot_run_is_refused_before_a_pod_is_made() -> None:
