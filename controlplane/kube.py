@@ -171,7 +171,9 @@ class Kube:
         known = ("name", "namespace", "resourceVersion")
         metadata = {word: body["metadata"][word] for word in known if word in body["metadata"]}
         status = _typed(resource, {"metadata": metadata, "status": body["status"]})
-        return self._apply(resource, status, manager, "/status")
+        # Servers before 1.22 do not tell who owns what by subresource: as the same manager, an
+        # apply of the status would give up what an apply of the rest owns.
+        return self._apply(resource, status, f"{manager}-status", "/status")
 
     def patch(
         self, resource: Resource, name: str, change: Object, *, namespace: str = ""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from controlplane.supervisor.files import read_json, write_json
-from controlplane.supervisor.process import Identity
+from controlplane.processes.files import read_json, write_json
+from controlplane.processes.process import Identity
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,15 @@ from pathlib import Path
 
 import httpx
 
+from controlplane.processes.process import (
+    Identity,
+    ask_to_end,
+    is_frozen,
+    is_running,
+    uptime_seconds,
+    wait_gone,
+)
+from controlplane.processes.table import SUPERVISOR, ProcessTable, read_table
 from controlplane.settings import child_environment
 from controlplane.supervisor.announcement import (
     Announcement,
@@ -20,19 +29,10 @@ from controlplane.supervisor.announcement import (
 from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.layout import Layout
-from controlplane.supervisor.orphans import stop_orphans
-from controlplane.supervisor.process import (
-    Identity,
-    ask_to_end,
-    is_frozen,
-    is_running,
-    uptime_seconds,
-    wait_gone,
-)
+from controlplane.supervisor.orphans import stop_orphans, stop_pods
 from controlplane.supervisor.proof import Prover
 from controlplane.supervisor.services import Addresses
 from controlplane.supervisor.start import READY_SECONDS
-from controlplane.supervisor.table import SUPERVISOR, ProcessTable, read_table
 
 POLL_SECONDS = 0.05
 # The sum of what every child may take to stop, and some.
@@ -144,6 +144,7 @@ def stop_running(layout: Layout, say: Callable[[str], None]) -> bool:
         return False
     with layout.owned():
         stopped = stop_orphans(ProcessTable(layout.process_file), say)
+        stopped += stop_pods(layout.pods, say)
         layout.tidy()
     return stopped > 0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from controlplane.processes.files import read_json, write_json
 from controlplane.supervisor.errors import SupervisorError
-from controlplane.supervisor.files import read_json, write_json
 from controlplane.tenants.models import AdminKey, ApiKey
 
 PEPPER_BYTES = 32

@@ -14,11 +14,11 @@ from sqlalchemy.exc import OperationalError
 from controlplane import schema
 from controlplane.db import open_engine, session_factory
 from controlplane.pricing.book import SERVERLESS
+from controlplane.processes.files import read_json, write_json
 from controlplane.settings import Settings, child_environment
 from controlplane.supervisor.announcement import Announcement
 from controlplane.supervisor.demo import MODEL, ensure_demo
 from controlplane.supervisor.errors import SupervisorError
-from controlplane.supervisor.files import read_json, write_json
 from controlplane.supervisor.given import check_database_url, check_redis_url
 from controlplane.supervisor.heartbeat import Heartbeat
 from controlplane.supervisor.layout import Layout
@@ -29,6 +29,7 @@ from controlplane.supervisor.secret_file import Secrets, ensure_pepper
 from controlplane.supervisor.services import (
     Addresses,
     control_plane_services,
+    operator_service,
     postgres_service,
     valkey_service,
     worker_service,
@@ -161,7 +162,12 @@ class Start:
             beat_schedule=self.layout.beat_schedule,
             grace_seconds=self.settings.shutdown_grace_seconds,
         )
-        with self.progress.step("Gateway, REST API, jobs"):
+        services.append(
+            operator_service(
+                environment, needs=self.embedded, pods=self.layout.pods, model=self.layout.model
+            )
+        )
+        with self.progress.step("Gateway, REST API, jobs, operator"):
             for service in services:
                 self.tree.start(service)
             self.tree.wait_ready([service.name for service in services], READY_SECONDS)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.supervisor.backoff import deaths_in_a_row, restart_delay_seconds
+from controlplane.processes.backoff import deaths_in_a_row, restart_delay_seconds
+from controlplane.processes.process import Identity, bound_log, spawn, stop
+from controlplane.processes.table import ProcessTable
 from controlplane.supervisor.errors import ServiceFailed
-from controlplane.supervisor.process import Identity, bound_log, spawn, stop
 from controlplane.supervisor.service import Service
-from controlplane.supervisor.table import ProcessTable
 
 TICK_SECONDS = 0.05
 # A child that dies this often before it was ever ready will not get better by itself.

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 from support.product import Product, processes_of
 
-from controlplane.supervisor.process import identify
+from controlplane.processes.process import identify
 
-SERVICES = {"postgres", "valkey", "worker", "gateway", "api", "jobs", "beat"}
+SERVICES = {"postgres", "valkey", "worker", "gateway", "api", "jobs", "beat", "operator"}
 
 
 def test_up_json_tells_everything_and_only_to_its_owner(

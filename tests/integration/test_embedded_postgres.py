@@ -11,9 +11,9 @@ import pytest
 from support.embedded import running
 from support.tiny_disk import tiny_disk
 
+from controlplane.processes.process import Identity, is_running, wait_gone
 from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.postgres import Postgres
-from controlplane.supervisor.process import Identity, is_running, wait_gone
 from controlplane.supervisor.unprivileged import nobodys_folder, nobodys_programs
 
 QUICK = {"fsync": "off"}

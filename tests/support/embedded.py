@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from controlplane.supervisor.process import Identity, identify, spawn, stop
+from controlplane.processes.process import Identity, identify, spawn, stop
 
 
 @contextmanager

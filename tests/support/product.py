@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controlplane.supervisor.process import identify, wait_gone
+from controlplane.processes.process import identify, wait_gone
 
 FLASHPLANE = Path(sys.executable).with_name("flashplane")
 TIMEOUT_SECONDS = 180

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from support.polling import until
 
+from controlplane.processes.process import spawn
 from controlplane.supervisor.postgres import Postgres
-from controlplane.supervisor.process import spawn
 from controlplane.supervisor.valkey import Valkey
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from support.tiny_disk import tiny_disk
 
+from controlplane.processes.process import is_running
+from controlplane.processes.table import ProcessTable, read_table
 from controlplane.supervisor.errors import ServiceFailed
-from controlplane.supervisor.process import is_running
 from controlplane.supervisor.service import Service
-from controlplane.supervisor.table import ProcessTable, read_table
 from controlplane.supervisor.tree import Tree
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.supervisor.process import (
+from controlplane.processes.process import (
     Identity,
     bound_log,
     identify,
@@ -89,7 +89,7 @@ def test_the_gate_stays_closed_when_the_supervisor_is_killed_before_recording(
     mark, pid_file = tmp_path / "ran", tmp_path / "pid"
     program = (
         "import os, pathlib, signal\n"
-        "from controlplane.supervisor.process import spawn\n"
+        "from controlplane.processes.process import spawn\n"
         "def record(identity):\n"
         f"    pathlib.Path({os.fspath(pid_file)!r}).write_text(str(identity.pid))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.supervisor.backoff import (
+from controlplane.processes.backoff import (
     FIRST_SECONDS,
     HEALTHY_SECONDS,
     LONGEST_SECONDS,

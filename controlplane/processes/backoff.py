@@ -1,4 +1,4 @@
-"""When a child that died is started again: pure, called by `tree`."""
+"""When a child that died is started again: pure, for whoever keeps it alive."""
 
 FIRST_SECONDS = 0.25
 LONGEST_SECONDS = 30.0

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from controlplane.supervisor.files import read_json, write_json
-from controlplane.supervisor.process import Identity
+from controlplane.processes.files import read_json, write_json
+from controlplane.processes.process import Identity
 
-SUPERVISOR = "supervisor"
+SUPERVISOR = "supervisor"  # the process that starts the others, in its own list
 
 
 class ProcessTable:

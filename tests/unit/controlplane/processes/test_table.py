@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.supervisor.errors import SupervisorError
-from controlplane.supervisor.process import Identity
-from controlplane.supervisor.table import ProcessTable, read_table
+from controlplane.errors import StartupError
+from controlplane.processes.process import Identity
+from controlplane.processes.table import ProcessTable, read_table
 
 ONE = Identity(pid=1, start_time=2, boot_id="boot")
 
@@ -27,5 +27,5 @@ def test_no_file_lists_nothing(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_a_sentence(tmp_path: Path, content: str) -> None:
     path = tmp_path / "processes.json"
     path.write_text(content)
-    with pytest.raises(SupervisorError, match="is damaged: remove it"):
+    with pytest.raises(StartupError, match="is damaged: remove it"):
         read_table(path)

@@ -1,4 +1,4 @@
-"""Small private files that are whole or absent, whatever happens meanwhile; used by all of `up`."""
+"""Private files that are whole or absent, whatever happens meanwhile. For `table`, and `up`."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controlplane.supervisor.errors import SupervisorError
+from controlplane.errors import StartupError
 
 Content = TypeVar("Content")
 
@@ -46,14 +46,14 @@ def read_json(
         fix: what to do about a damaged file.
 
     Raises:
-        SupervisorError: the file is not what `write_json` wrote.
+        StartupError: the file is not what `write_json` wrote.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError:
-        raise SupervisorError(f"{path} is damaged: {fix}.") from None
+        raise StartupError(f"{path} is damaged: {fix}.") from None
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
@@ -72,12 +72,12 @@ def disk_errors_explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SupervisorError(
+            raise StartupError(
                 f"The disk that holds {folder} is full: free some space, or choose another folder "
                 "with FLASHPLANE_DATA_DIR."
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise SupervisorError(
+            raise StartupError(
                 f"{error.filename or folder} cannot be written ({error.strerror}): make it "
                 "writable, or choose another folder with FLASHPLANE_DATA_DIR."
             ) from error

@@ -2,8 +2,8 @@
 
 A pid alone is reused; a pid with the kernel's start time and the boot it belongs to is not. A child
 waits at a gate until its identity has been recorded: if the supervisor dies before that, the gate's
-pipe closes and the child exits without having run. Called by `tree`, `orphans` and the fixtures of
-the tests.
+pipe closes and the child exits without having run. Called by whoever keeps
+processes: the supervisor, the kubelet of one machine, the fixtures of tests.
 """
 
 import os
