@@ -9,6 +9,7 @@ gives them.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
         default=None, description="folder of rotated JSON logs; none: stderr"
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    engine_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret the gateway shows to engines, which started with the same; empty: none",
+    )
     router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
     upstream_first_byte_timeout_seconds: float = Field(
         default=600.0, gt=0, description="how long a replica may take to its first byte"
@@ -69,12 +74,32 @@ class Settings(BaseSettings):
         ge=0,
         description="how long a request whose replica was lost waits for one that goes on",
     )
+    hold_max_requests: int = Field(
+        default=256,
+        ge=0,
+        description="requests of one model that may wait for its first replica to start",
+    )
+    hold_silence_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="how long a held stream can still end with an error status; then keep-alives",
+    )
+    hold_silence_whole_seconds: float = Field(
+        default=30.0, ge=0, description="the same for a held request that does not stream"
+    )
     max_body_bytes: int = Field(
         default=8 * 2**20, gt=0, description="largest request body accepted"
     )
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
+    )
+    default_weights: dict[str, Any] = Field(
+        default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
+        description="weights of deployments that name none, as JSON of a deployment's weights",
+    )
+    jobs_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
     kubeconfig: str = Field(
         default="",

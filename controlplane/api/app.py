@@ -10,14 +10,32 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from controlplane.api import account, books, errors, keys, prices, tenants
+from controlplane.api import (
+    account,
+    admin_deployments,
+    books,
+    deployments,
+    errors,
+    gpu_prices,
+    keys,
+    prices,
+    tenants,
+)
 from controlplane.api.deps import ApiState
 from controlplane.api.schemas import ErrorBody, Health
 from controlplane.db import open_engine, session_factory
+from controlplane.deployments.orders import Terms
 from controlplane.settings import Settings
 
-ADMIN_ROUTERS = (tenants.router, keys.router, prices.router, books.router)
-TENANT_ROUTERS = (account.router,)
+ADMIN_ROUTERS = (
+    tenants.router,
+    keys.router,
+    prices.router,
+    gpu_prices.router,
+    admin_deployments.router,
+    books.router,
+)
+TENANT_ROUTERS = (account.router, deployments.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
@@ -49,7 +67,9 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         },
     )
     app.state.api = ApiState(
-        sessions=session_factory(engine), pepper=settings.key_pepper.get_secret_value().encode()
+        sessions=session_factory(engine),
+        pepper=settings.key_pepper.get_secret_value().encode(),
+        terms=Terms(settings.operator_namespace, settings.default_weights),
     )
     errors.install(app)
     for router in routers:

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.api.schemas import Page
+from controlplane.deployments.orders import Terms
 from controlplane.errors import AuthenticationFailed
 from controlplane.tenants import keys
 from controlplane.tenants.keys import Principal
@@ -31,6 +32,7 @@ class ApiState:
 
     sessions: sessionmaker[Session]
     pepper: bytes
+    terms: Terms
 
 
 def _state(request: Request) -> ApiState:

@@ -94,6 +94,10 @@ class LedgerLineOut(BaseModel):
     tokens: int | None
     rate_usd_per_million: str | None
     request_id: uuid.UUID | None
+    interval_id: uuid.UUID | None
+    from_ms: int | None
+    to_ms: int | None
+    rate_usd_per_hour: str | None
     explanation: str
     created_at: datetime
 
@@ -112,6 +116,12 @@ class LedgerLineOut(BaseModel):
             tokens=line.tokens,
             rate_usd_per_million=rate,
             request_id=line.request_id,
+            interval_id=line.interval_id,
+            from_ms=line.from_ms,
+            to_ms=line.to_ms,
+            rate_usd_per_hour=None
+            if line.rate_p_per_hour is None
+            else p_to_usd(line.rate_p_per_hour),
             explanation=line.explanation,
             created_at=line.created_at,
         )

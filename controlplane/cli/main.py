@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import admin, configuration, doctor, product, services
+from controlplane.cli import admin, configuration, doctor, product, scrub, services
 from controlplane.cli.failure import Commands
 
 EXAMPLES = """\
@@ -64,3 +64,4 @@ services.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
+scrub.add_to(app)

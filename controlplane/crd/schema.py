@@ -1,9 +1,9 @@
 """The CRDs, made of the types: structural OpenAPI schemas with defaults, rules and columns.
 
-    python -m controlplane.crd.schema charts/flashplane-crds/templates
+    python -m controlplane.crd.schema charts/flashplane-crds/files
 
-writes them into the chart. `HASH_ANNOTATION` lets an operator see that the cluster's CRDs are older
-than itself.
+writes them where the chart reads them. `HASH_ANNOTATION` lets an operator see that the cluster's
+CRDs are older than itself.
 """
 
 import hashlib
