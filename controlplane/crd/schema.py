@@ -132,7 +132,7 @@ def _definition(
                                 "spec": structural(spec)
                                 if rules
                                 else without_rules(structural(spec)),
-                                "status": structural(status, defaults=False),
+                                "status": without_rules(structural(status, defaults=False)),
                             },
                         }
                     },
