@@ -132,6 +132,7 @@ def _definition(
                                 "spec": structural(spec)
                                 if rules
                                 else without_rules(structural(spec)),
+                                # What the operator found true is no wish to be refused.
                                 "status": without_rules(structural(status, defaults=False)),
                             },
                         }

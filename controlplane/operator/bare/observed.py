@@ -17,6 +17,9 @@ class Access:
     fingerprint: str = ""
 
 
+UNKNOWN = Access()
+
+
 @dataclass(frozen=True)
 class Observed:
     """One endpoint and what there is of it.
@@ -38,5 +41,5 @@ class Observed:
     gpu_uuids: tuple[str, ...] = ()
     terminating: bool = False
     tenant: str = ""
-    access: Access = Access()
+    access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED

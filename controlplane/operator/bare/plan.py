@@ -35,11 +35,16 @@ def plan(observed: Observed, now: float) -> Plan:
     """Return what brings the endpoint nearer to its spec."""
     endpoint = observed.endpoint
     if endpoint.deleting:
-        ending = [*_end(observed, "Deleted"), *_let_go(observed)]
+        ending = [*end(observed.replica, "Deleted"), *_let_go(observed)]
         return Plan((*_status(observed, None, now), *ending))
     expires_in = _expires_in(endpoint, now)
     if expires_in is not None and expires_in <= 0:
         return Plan((Delete(ENDPOINTS, endpoint.namespace, endpoint.name, endpoint.uid),))
+    if endpoint.finalized and not observed.terminating:
+        # Alone, and before anything that has to be taken back; its change brings the next round.
+        metadata = {"finalizers": [FINALIZER], "resourceVersion": endpoint.resource_version}
+        change = {"metadata": metadata}
+        return Plan((Patch(ENDPOINTS, endpoint.namespace, endpoint.name, change),))
     problem = check(observed)
     # First the status, which says why, so that a lease given up is not forgotten with its object.
     actions = _status(observed, problem, now)
@@ -75,18 +80,13 @@ def template(spec: GPUEndpointSpec) -> str:
 
 def _keep(observed: Observed, problem: Problem | None) -> list[Action]:
     endpoint, replica = observed.endpoint, observed.replica
-    if endpoint.finalized:
-        # Before anything that has to be taken back.
-        metadata = {"finalizers": [FINALIZER], "resourceVersion": endpoint.resource_version}
-        change = {"metadata": metadata}
-        return [Patch(ENDPOINTS, endpoint.namespace, endpoint.name, change)]
     if endpoint.spec.state == "Stopped":
-        return [*_unexpose(observed, {}), *_end(observed, "Stopped")]
+        return [*_unexpose(observed, {}), *end(replica, "Stopped")]
     if replica is not None and replica.status.phase in _ENDED:
         return [Delete(REPLICAS, replica.namespace, replica.name, replica.uid)]
     if replica is not None:
         if problem is None and _outdated(endpoint, replica):
-            return _end(observed, "Changed")
+            return end(replica, "Changed")
         return [*_volume(observed), *_expose(observed)]
     if problem is not None:
         return []
@@ -94,9 +94,8 @@ def _keep(observed: Observed, problem: Problem | None) -> list[Action]:
     return [*_volume(observed), Create(REPLICAS, body)]
 
 
-def _end(observed: Observed, why: str) -> list[Action]:
-    """Drain the lease; what is over already is deleted."""
-    replica = observed.replica
+def end(replica: Replica | None, why: str) -> list[Action]:
+    """Drain a lease; one that is over already is deleted."""
     if replica is None or replica.status.phase is Phase.QUARANTINED:
         return []
     if replica.status.phase in _ENDED:
@@ -111,11 +110,20 @@ def _end(observed: Observed, why: str) -> list[Action]:
 
 def _let_go(observed: Observed) -> list[Action]:
     """End the deletion once no customer's lease is left; quarantined GPUs are the platform's."""
-    endpoint, replica = observed.endpoint, observed.replica
-    held = replica is not None and replica.status.phase is not Phase.QUARANTINED
-    if endpoint.finalized or held:
+    endpoint = observed.endpoint
+    if endpoint.finalized or holds(observed.replica):
         return []
-    return [Patch(ENDPOINTS, endpoint.namespace, endpoint.name, {"metadata": {"finalizers": None}})]
+    return [unfinalize(endpoint.namespace, endpoint.name)]
+
+
+def holds(replica: Replica | None) -> bool:
+    """Whether a customer still has GPUs; quarantined ones are nobody's."""
+    return replica is not None and replica.status.phase is not Phase.QUARANTINED
+
+
+def unfinalize(namespace: str, name: str) -> Patch:
+    """Return what lets an endpoint go."""
+    return Patch(ENDPOINTS, namespace, name, {"metadata": {"finalizers": None}})
 
 
 def _outdated(endpoint: GPUEndpoint, replica: Replica) -> bool:

@@ -15,13 +15,13 @@ class PodSettings:
 
     Attributes:
         images: container image of each engine, by digest; a deployment may name its own.
-        fetch_image: image with `flashplane-worker fetch`; empty: that of the engine `flash`.
-        cache_path: folder on nodes where fetched weights are kept. Pod Security's restricted and
-            baseline levels forbid it, so it serves only `cache_namespaces`; elsewhere weights are
-            fetched into the pod's own disk at each start.
+        fetch_image: image with `flashplane-worker fetch` and `digest`; empty: that of `flash`.
+        cache_path: folder on nodes where fetched weights are kept, made by whoever sets nodes up
+            and writable for user 10001. Pod Security's restricted and baseline levels forbid it, so
+            it serves only `cache_namespaces`; elsewhere weights are fetched into the pod's own disk
+            at each start, or lie on a claim.
         cache_namespaces: namespaces whose pods may use `cache_path`.
         engine_token: whether engines ask requests for the token in the Secret TOKEN_SECRET.
-        fetch_bytes_per_second: how fast weights come; sizes deadlines and estimates.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
@@ -30,4 +30,3 @@ class PodSettings:
     cache_path: str = ""
     cache_namespaces: frozenset[str] = frozenset()
     engine_token: bool = False
-    fetch_bytes_per_second: float = 1.25e9

@@ -6,7 +6,7 @@ weights; a customer's own container reaches the Internet, never the cluster or a
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.cluster import (
@@ -45,6 +45,8 @@ class TenantSettings:
         release_namespace: where gateways and the operator run.
         operator_account: the operator's ServiceAccount there.
         tenant_role: ClusterRole with what the operator may do in tenants' namespaces.
+        ssh_account: the SSH gateway's ServiceAccount; empty: there is none.
+        ssh_role: ClusterRole with what it may do there.
         weights_cidrs: networks inside the cluster that weights may come from, on any port.
         ingress_namespace: of the ingress controller that reaches customers' ports; empty: none.
         engine_token: the token gateways show to engines; empty: none.
@@ -53,6 +55,8 @@ class TenantSettings:
     release_namespace: str
     operator_account: str = "flashplane-operator"
     tenant_role: str = "flashplane-tenant"
+    ssh_account: str = "flashplane-ssh-gateway"
+    ssh_role: str = "flashplane-tenant-ssh"
     weights_cidrs: tuple[str, ...] = ()
     ingress_namespace: str = ""
     engine_token: str = field(default="", repr=False)
@@ -68,7 +72,7 @@ def tenant_objects(
     """
     return [
         (NAMESPACES, tenant_namespace(namespace, tenant)),
-        (ROLE_BINDINGS, _role_binding(namespace, settings)),
+        *[(ROLE_BINDINGS, it) for it in _role_bindings(namespace, settings)],
         (NETWORK_POLICIES, _policy(namespace, "default-deny", {}, ["Ingress", "Egress"])),
         *[(NETWORK_POLICIES, it) for it in _allowed(namespace, settings)],
         (RESOURCE_QUOTAS, _quota(namespace, gpus)),
@@ -202,22 +206,29 @@ def _limits(namespace: str) -> Object:
     return {**_head(LIMIT_RANGES, namespace, "flashplane"), "spec": {"limits": [default]}}
 
 
-def _role_binding(namespace: str, settings: TenantSettings) -> Object:
-    return {
-        **_head(ROLE_BINDINGS, namespace, "flashplane-operator"),
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": settings.tenant_role,
-        },
-        "subjects": [
-            {
-                "kind": "ServiceAccount",
-                "name": settings.operator_account,
-                "namespace": settings.release_namespace,
-            }
-        ],
+def _role_bindings(namespace: str, settings: TenantSettings) -> Iterator[Object]:
+    bound = {
+        settings.operator_account: settings.tenant_role,
+        settings.ssh_account: settings.ssh_role,
     }
+    for account, role in bound.items():
+        if not account:
+            continue
+        yield {
+            **_head(ROLE_BINDINGS, namespace, role),
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": role,
+            },
+            "subjects": [
+                {
+                    "kind": "ServiceAccount",
+                    "name": account,
+                    "namespace": settings.release_namespace,
+                }
+            ],
+        }
 
 
 def _head(resource: Resource, namespace: str, name: str) -> Object:

@@ -21,6 +21,11 @@ def test_reading_160_gb_at_6_gb_a_second_takes_27_seconds_and_at_ten_gigabits_12
     assert far.fetching_seconds == pytest.approx(127.7, abs=0.1)
 
 
+def test_a_claim_with_a_digest_is_read_twice() -> None:
+    pinned = WeightsSpec(pvc=ClaimSource(claim="w"), digest="sha256:" + "0" * 64)
+    assert estimate_start(LAUNCH, WHERE, pinned).fetching_seconds == pytest.approx(26.6, abs=0.1)
+
+
 def test_what_was_measured_takes_the_formulas_place() -> None:
     measured = {"Fetching": 0.5, "Loading": 33.0}
     estimate = estimate_start(LAUNCH, WHERE, HUB, measured_seconds=measured)

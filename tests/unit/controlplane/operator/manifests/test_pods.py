@@ -1,6 +1,8 @@
 """Engine pods: valid, confined, pinned, and given the time that their size explains."""
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.configurations import configuration, replica
@@ -18,7 +20,8 @@ SETTINGS = PodSettings(
     engine_token=True,
 )
 SOURCES: dict[str, Object] = {
-    "pvc": {"pvc": {"claim": "w", "path": "v4/flash"}, "digest": DIGEST},
+    "pvc": {"pvc": {"claim": "w", "path": "v4/flash"}},
+    "pinned": {"pvc": {"claim": "w"}, "digest": DIGEST},
     "hub": {"hub": {"repo": "o/n", "revision": "abc", "secret": "hf"}, "digest": DIGEST},
     "s3": {"s3": {"url": "s3://b/p", "endpoint": "https://s3.local", "secret": "aws"}},
     "image": {"image": {"reference": f"registry/weights@{DIGEST}"}},
@@ -99,6 +102,23 @@ def test_weights_on_a_claim_are_mounted_read_only_and_fetched_by_nobody() -> Non
     engine = spec["containers"][0]
     assert engine["command"][2] == "/weights/v4/flash"
     assert {"name": "weights", "mountPath": "/weights", "readOnly": True} in engine["volumeMounts"]
+
+
+def test_a_claim_with_a_digest_is_read_once_before_the_engine(tmp_path: Path) -> None:
+    spec = only(engine_pods(replica(weights=SOURCES["pinned"]), SETTINGS))["spec"]
+    (verify,) = spec["initContainers"]
+    assert verify["volumeMounts"][0]["readOnly"] is True
+    program = tmp_path / "flashplane-worker"
+    program.write_text(f"#!/bin/sh\necho {DIGEST}\n")
+    program.chmod(0o755)
+    *script, folder, expected = verify["command"]
+    assert (folder, expected) == ("/weights", DIGEST)
+    script = [it.replace("$$", "$") for it in script]  # as Kubernetes does
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert subprocess.run([*script, folder, expected], env=path).returncode == 0
+    other = subprocess.run([*script, folder, "sha256:1"], env=path, capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "not sha256:1" in other.stderr
 
 
 def test_fetched_weights_go_where_the_engine_reads_them() -> None:
@@ -221,6 +241,6 @@ def test_a_vllm_worker_node_begins_at_its_own_first_rank() -> None:
     assert worker["command"][:3] == [
         "sh",
         "-c",
-        'exec "$@" --data-parallel-start-rank "$((LWS_WORKER_INDEX * 8))"',
+        'exec "$@" --data-parallel-start-rank "$$((LWS_WORKER_INDEX * 8))"',
     ]
     assert worker["command"][-1] == "--headless"

@@ -8,6 +8,7 @@ from support.configurations import replica
 from controlplane.cluster import (
     NETWORK_POLICIES,
     RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
     SECRETS,
     SERVICE_ACCOUNTS,
     Object,
@@ -102,6 +103,16 @@ def test_replicas_have_an_identity_without_a_token() -> None:
     account = of(SERVICE_ACCOUNTS)
     assert account["metadata"]["name"] == pod["spec"]["serviceAccountName"]
     assert account["automountServiceAccountToken"] is False
+
+
+def test_the_operator_and_the_ssh_gateway_are_bound_to_one_role_each() -> None:
+    bindings = [body for kind, body in objects() if kind == ROLE_BINDINGS]
+    bound = {it["subjects"][0]["name"]: it["roleRef"]["name"] for it in bindings}
+    assert bound == {
+        "flashplane-operator": "flashplane-tenant",
+        "flashplane-ssh-gateway": "flashplane-tenant-ssh",
+    }
+    assert {it["subjects"][0]["namespace"] for it in bindings} == {"flashplane"}
 
 
 def test_the_engine_token_is_a_secret_only_where_there_is_one() -> None:
