@@ -57,6 +57,10 @@ class Settings(BaseSettings):
         default=None, description="folder of rotated JSON logs; none: stderr"
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    engine_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret the gateway shows to engines, which started with the same; empty: none",
+    )
     router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
     upstream_first_byte_timeout_seconds: float = Field(
         default=600.0, gt=0, description="how long a replica may take to its first byte"
@@ -68,6 +72,19 @@ class Settings(BaseSettings):
         default=60.0,
         ge=0,
         description="how long a request whose replica was lost waits for one that goes on",
+    )
+    hold_max_requests: int = Field(
+        default=256,
+        ge=0,
+        description="requests of one model that may wait for its first replica to start",
+    )
+    hold_silence_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="how long a held stream can still end with an error status; then keep-alives",
+    )
+    hold_silence_whole_seconds: float = Field(
+        default=30.0, ge=0, description="the same for a held request that does not stream"
     )
     max_body_bytes: int = Field(
         default=8 * 2**20, gt=0, description="largest request body accepted"

@@ -111,6 +111,17 @@ class ContextLengthExceeded(RequestError):
         )
 
 
+class InvalidKey(RequestError):
+    """The request does not show this worker's key."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("the API key is missing or wrong")
+
+
 class InvalidParameter(RequestError):
     """A well-formed field holds a value out of its domain."""
 

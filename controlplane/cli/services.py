@@ -32,14 +32,31 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(migrate)
 
 
-def gateway(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+def gateway(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            help="Second port for /health, /ready and /metrics, which other machines then cannot "
+            "see on the first; 0: none.",
+            min=0,
+            max=65535,
+        ),
+    ] = 0,
+) -> None:
     """Serve customers: chat completions, models, and the tenant's part of the REST API."""
     from controlplane.api.app import create_tenant_app
     from controlplane.gateway.app import create_app
 
     settings = complete_settings()
     log.configure("gateway", log_dir=settings.log_dir, level=settings.log_level)
-    _serve(create_app(settings, fallback=create_tenant_app(settings)), settings, host, port)
+    app = create_app(
+        settings,
+        fallback=create_tenant_app(settings),
+        observed_at=(host, metrics_port) if metrics_port else None,
+    )
+    _serve(app, settings, host, port)
 
 
 def api(host: Host = "127.0.0.1", port: Port = 8001) -> None:
