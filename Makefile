@@ -45,7 +45,12 @@ lock: install-dev ## Resolve the locked versions anew: ARGS=--upgrade
 	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --output-file requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
-	$(BIN)/python deploy/without_torch.py requirements.lock requirements-dev.lock
+	$(COMPILE) $(ARGS) --extra controlplane --constraint requirements.lock \
+		--output-file deploy/controlplane.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra worker --constraint requirements.lock \
+		--output-file deploy/worker.lock pyproject.toml
+	$(BIN)/python deploy/without_torch.py requirements.lock requirements-dev.lock \
+		deploy/controlplane.lock deploy/worker.lock
 
 install:
 	@deploy/install runtime

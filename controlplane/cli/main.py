@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import admin, configuration, doctor, journals, product, scrub, services
+from controlplane.cli import (
+    admin,
+    announce,
+    configuration,
+    doctor,
+    journals,
+    product,
+    scrub,
+    services,
+)
 from controlplane.cli.failure import Commands
 
 EXAMPLES = """\
@@ -62,6 +71,7 @@ def _main(
 product.add_to(app)
 services.add_to(app)
 journals.add_to(app)
+announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
