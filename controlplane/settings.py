@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
         description="weights of deployments that name none, as JSON of a deployment's weights",
     )
+    project_deployments: bool = Field(
+        default=False,
+        description="whether the jobs write deployments to the Kubernetes cluster; `up` does its "
+        "own",
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),

@@ -41,7 +41,7 @@ class _Taken(Exception):
     """An object of this name is there that this row did not make."""
 
 
-def project(session: Session, cluster: Cluster, *, limit: int = 50) -> int:
+def project(session: Session, cluster: Cluster, *, limit: int = 200) -> int:
     """Write at most `limit` rows to the cluster; return how many writes there were.
 
     What the cluster refuses is kept in the row, shown by the API, and tried again now and then.
