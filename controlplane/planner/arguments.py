@@ -60,9 +60,9 @@ def vllm_arguments(launch: Launch) -> list[str]:
 
 def sglang_arguments(launch: Launch) -> list[str]:
     """Arguments of `python3 -m sglang.launch_server`."""
+    pipeline = launch.parallelism == "pipeline"
     options: dict[str, object] = {
-        "--tp": launch.gpus,
-        "--ep": launch.gpus,
+        **({"--pp": launch.gpus} if pipeline else {"--tp": launch.gpus, "--ep": launch.gpus}),
         "--context-length": launch.max_model_len,
         "--kv-cache-dtype": "fp8_e4m3" if launch.kv_cache_dtype == "fp8" else "auto",
         "--mem-fraction-static": f"{launch.utilization:.2f}",

@@ -13,7 +13,7 @@ from controlplane.planner.launch import Launch
 
 FETCH_BYTES_PER_SECOND = 1.25e9  # ten gigabits
 SCHEDULING_SECONDS = 10.0  # a node's kubelet takes the pod, the image is there
-WARM_UP_SECONDS = {"cuda": 90.0, "cpu": 10.0}  # process start, graphs, a first generation
+WARM_UP_SECONDS = {"cuda": 90.0, "cpu": 30.0}  # process start, graphs, a first generation
 PROBING_SECONDS = 5.0
 SAFETY = 3.0  # of the start-up probe over the estimate: slow is not stuck
 
@@ -70,10 +70,14 @@ def estimate_start(
     Args:
         measured_seconds: by phase, as the same configuration's last replica recorded in
             `status.stages`; takes the place of the formula.
-        fetch_bytes_per_second: from where the weights come, unless they lie on a claim.
+        fetch_bytes_per_second: from where the weights come, unless they lie on a claim; that is
+            only read once before, if it has a digest.
     """
     measured = measured_seconds or {}
-    fetching = 0.0 if weights.pvc else launch.weights_bytes / fetch_bytes_per_second
+    fetching = launch.weights_bytes / fetch_bytes_per_second
+    if weights.pvc is not None:
+        reading = launch.weights_bytes / configuration.read_bytes_per_second
+        fetching = reading if weights.digest else 0.0
     return StartEstimate(
         scheduling_seconds=measured.get(Phase.SCHEDULED, SCHEDULING_SECONDS),
         fetching_seconds=measured.get(Phase.FETCHING, fetching),

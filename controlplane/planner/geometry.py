@@ -33,6 +33,7 @@ class Geometry:
     ratios: tuple[int, ...]
     index_heads: int
     index_dim: int
+    index_topk: int
     experts: int
     experts_per_token: int
     expert_width: int
@@ -61,6 +62,7 @@ V4_FLASH = Geometry(
     ratios=(0, 0, *(4, 128) * 20, 4),
     index_heads=64,
     index_dim=128,
+    index_topk=512,
     experts=256,
     experts_per_token=6,
     expert_width=2048,
@@ -82,6 +84,7 @@ V4_PRO = Geometry(
     ratios=(128, 128, *(4, 128) * 29, 4),
     index_heads=64,
     index_dim=128,
+    index_topk=1024,
     experts=384,
     experts_per_token=6,
     expert_width=3072,
@@ -104,6 +107,7 @@ TINY = Geometry(
     ratios=(0, 0, 4, 128, 4, 128),
     index_heads=32,
     index_dim=32,
+    index_topk=64,
     experts=8,
     experts_per_token=2,
     expert_width=64,
@@ -140,6 +144,7 @@ def from_config(config: Mapping[str, Any], *, name: str = "") -> Geometry:
             ratios=tuple(config["compress_ratios"][: config["num_hidden_layers"]]),
             index_heads=config["index_n_heads"],
             index_dim=config["index_head_dim"],
+            index_topk=config["index_topk"],
             experts=config["n_routed_experts"],
             experts_per_token=config["num_experts_per_tok"],
             expert_width=config["moe_intermediate_size"],

@@ -73,7 +73,7 @@ SUPPORT: Mapping[EngineName, EngineSupport] = MappingProxyType(
                 "consumer-blackwell": "its recipes for V4 list no consumer GPUs",
                 "cpu": "it has no V4 for CPUs",
             },
-            parallelisms=("tensor", "expert"),
+            parallelisms=("tensor", "expert", "pipeline"),
             several_nodes=True,
             form=Form.NATIVE,
             overhead_gib=2.5,

@@ -147,6 +147,19 @@ def parameters(geometry: Geometry, *, mtp: bool = True) -> int:
     )
 
 
+def active_parameters(geometry: Geometry) -> int:
+    """Return how many numbers of the main layers one token multiplies with."""
+    g = geometry
+    routed = sum(
+        tensor.rows * tensor.columns * tensor.count
+        for tensor in tensors(g, mtp=False)
+        if tensor.split is Split.EXPERT
+    )
+    embedding = g.vocab_size * g.hidden_size  # looked up, not multiplied
+    chosen = routed // g.experts * g.experts_per_token
+    return parameters(g, mtp=False) - routed + chosen - embedding
+
+
 def bytes_per_gpu(
     geometry: Geometry,
     parallelism: Parallelism,

@@ -1,1 +1,1 @@
-"""Kubernetes objects as plain data: engine pods, how far they are, what tenants' namespaces hold."""
+"""Kubernetes objects as plain data: engine pods, and what namespaces of tenants hold."""

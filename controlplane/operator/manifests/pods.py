@@ -137,7 +137,7 @@ def _container(
     )
     container: Object = {
         "name": ENGINE,
-        "image": engine.image or settings.images.get(engine.name, ""),
+        "image": engine.image or settings.image(engine.name),
         "command": profile.command(launch, place),
         "env": _environment(place),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],

@@ -1,7 +1,6 @@
 """How far a replica's pods are, read from what the kubelet tells of them; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from controlplane.cluster import Object
@@ -9,6 +8,7 @@ from controlplane.crd.base import seconds
 from controlplane.crd.conditions import Reason
 from controlplane.crd.replica import Phase
 from controlplane.operator.manifests.pods import ENGINE
+from controlplane.operator.replica.workload import Progress
 
 FETCH_ATTEMPTS = 3  # a fetch goes on where it was cut, so that a few failures are nothing
 _ORDER = (Phase.RESERVED, Phase.SCHEDULED, Phase.FETCHING, Phase.LOADING, Phase.PROBING)
@@ -18,24 +18,6 @@ _TAKEN_AWAY = {"Evicted", "Preempting", "Preempted", "Shutdown", "NodeShutdown",
 _DISRUPTIONS = {"PreemptionByScheduler", "EvictionByEvictionAPI", "TerminationByKubelet"}
 _GONE = {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC"}
 _KILLED = {0, 137, 143}  # exit codes of what a probe had killed
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far they are.
-
-    Attributes:
-        phase: Reserved (pods missing or without a node), Scheduled, Fetching, Loading or Probing
-            (every pod is ready now).
-        reason: why they cannot get further; None while they can.
-        message: for people.
-        retryable: whether new pods may fare better.
-    """
-
-    phase: Phase
-    reason: Reason | None = None
-    message: str = ""
-    retryable: bool = True
 
 
 def stage(pods: Sequence[Object], expected: int = 1) -> Progress:
@@ -52,7 +34,7 @@ def stage(pods: Sequence[Object], expected: int = 1) -> Progress:
 def _of(pod: Object) -> Progress:
     status = pod.get("status", {})
     phase = _phase(pod, status)
-    return _lost(status, phase) or _stuck(pod, status, phase) or Progress(phase, message="")
+    return _lost(status, phase) or _stuck(pod, status, phase) or Progress(phase)
 
 
 def _phase(pod: Object, status: Object) -> Phase:
