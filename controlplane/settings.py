@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
+    project_deployments: bool = Field(
+        default=False,
+        description="whether the jobs write deployments to the Kubernetes cluster; `up` does its "
+        "own",
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),
