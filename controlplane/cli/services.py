@@ -1,4 +1,4 @@
-"""`flashplane gateway | api | jobs | beat | operator | migrate`: one process each, as a cluster runs them.
+"""`flashplane gateway | api | jobs | beat | operator | migrate`: a process each, as in a cluster.
 
 The web apps are imported by the command that serves them: the other commands stay quick.
 """

@@ -153,8 +153,11 @@ class _Process:
             self._cluster.close()
             self._health.stop()
 
+    def _tell(self, problem: str) -> None:
+        self._not_ready = problem
+
     def _lead(self) -> int:
-        if not schema_check.wait_until_current(self._cluster, self.stop):
+        if not schema_check.wait_until_current(self._cluster, self.stop, self._tell):
             return 0
         self._not_ready = ""  # one that waits for the lead is ready to take over
         self._elector.start()
