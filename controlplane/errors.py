@@ -4,6 +4,7 @@
     ├── InvalidRequest                 400     invalid_request_error     invalid_request (or given)
     │   ├── ContextLengthExceeded      400     invalid_request_error     context_length_exceeded
     │   └── UnprocessableRequest       422     invalid_request_error     invalid_parameter
+    │       └── NotResponsible         422     invalid_request_error     not_responsible
     ├── AuthenticationFailed           401     authentication_error      invalid_api_key
     ├── InsufficientBalance            402     insufficient_balance      insufficient_balance
     ├── NotFound                       404     not_found_error           not_found
@@ -74,6 +75,12 @@ class UnprocessableRequest(InvalidRequest):
 
     status = 422
     default_code = "invalid_parameter"
+
+
+class NotResponsible(UnprocessableRequest):
+    """Asks the platform for what the customer owns on this path, or the other way round."""
+
+    default_code = "not_responsible"
 
 
 class AuthenticationFailed(ControlPlaneError):

@@ -19,3 +19,11 @@ RELEASED_HOLDS = Counter(
     "flashplane_released_holds", "Holds of dead gateways released without a bill"
 )
 USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")
+GPU_TIME_PICODOLLARS = Counter(
+    "flashplane_gpu_time_picodollars", "Sum of all charges of GPU time, in p$"
+)
+GPU_TIME_DISCREPANCIES = Counter(
+    "flashplane_gpu_time_discrepancies",
+    "Proofs or ticks of GPU time not billed, or not whole",
+    ["reason"],
+)

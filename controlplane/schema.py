@@ -14,6 +14,7 @@ from sqlalchemy import Connection, MetaData, text
 
 from controlplane.accounts import models as accounts_models
 from controlplane.db import Base, open_engine
+from controlplane.deployments import models as deployments_models
 from controlplane.errors import StartupError
 from controlplane.pricing import models as pricing_models
 from controlplane.tenants import models as tenants_models
@@ -22,7 +23,13 @@ from controlplane.usage import models as usage_models
 OLDEST_SERVER = 16
 _MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 _LOCK_KEY = 0x666C6173  # any number, the same in every version: "flas"
-_OWNERS = (tenants_models, pricing_models, accounts_models, usage_models)
+_OWNERS = (
+    tenants_models,
+    pricing_models,
+    accounts_models,
+    usage_models,
+    deployments_models,
+)
 
 
 def metadata() -> MetaData:

@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     )
 
 
+# What programs need to run at all; everything else may be a secret.
+_OF_PROGRAMS = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS")
+
+
+def program_environment() -> dict[str, str]:
+    """Return what of this process's environment programs of others may see."""
+    return {name: os.environ[name] for name in _OF_PROGRAMS if name in os.environ}
+
+
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with `overrides`: what a child of `up` is given."""
     return {**os.environ, **overrides}

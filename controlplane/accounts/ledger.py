@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -37,6 +38,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuTick:
+    """The part of a replica's proven life that a transaction pays for, ms since its beginning."""
+
+    interval_id: uuid.UUID
+    from_ms: int
+    to_ms: int
+    rate_p_per_hour: int
+
+
+@dataclass(frozen=True, slots=True)
 class Posting:
     """A transaction to post. Its entries sum to zero."""
 
@@ -47,6 +58,7 @@ class Posting:
     author: str
     request_id: uuid.UUID | None = None
     idempotency_key: str | None = None
+    tick: GpuTick | None = None
     id: uuid.UUID = field(default_factory=uuid7)
 
 
@@ -76,6 +88,10 @@ class LedgerLine:
     tokens: int | None
     rate_p: int | None
     request_id: uuid.UUID | None
+    interval_id: uuid.UUID | None
+    from_ms: int | None
+    to_ms: int | None
+    rate_p_per_hour: int | None
     reason: str
     author: str
     created_at: datetime
@@ -83,6 +99,12 @@ class LedgerLine:
     @property
     def explanation(self) -> str:
         """The entry in words."""
+        if self.from_ms is not None and self.to_ms is not None and self.rate_p_per_hour is not None:
+            return (
+                f"{Decimal(self.to_ms - self.from_ms) / 1000} s of {self.reason}"
+                f" at {p_to_usd(self.rate_p_per_hour)} USD per hour"
+                f" = {p_to_usd(abs(self.amount_p))} USD"
+            )
         if self.token_class is None or self.tokens is None or self.rate_p is None:
             return f"{self.kind.replace('_', '-')} by {self.author}: {self.reason}"
         return (
@@ -114,6 +136,10 @@ def post(session: Session, postings: Sequence[Posting]) -> None:
                 "tenant_id": posting.tenant_id,
                 "request_id": posting.request_id,
                 "idempotency_key": posting.idempotency_key,
+                "interval_id": posting.tick.interval_id if posting.tick else None,
+                "from_ms": posting.tick.from_ms if posting.tick else None,
+                "to_ms": posting.tick.to_ms if posting.tick else None,
+                "rate_p_per_hour": posting.tick.rate_p_per_hour if posting.tick else None,
                 "reason": posting.reason,
                 "author": posting.author,
             }
@@ -200,6 +226,10 @@ def lines(
             LedgerEntry.tokens,
             LedgerEntry.rate_p,
             LedgerTransaction.request_id,
+            LedgerTransaction.interval_id,
+            LedgerTransaction.from_ms,
+            LedgerTransaction.to_ms,
+            LedgerTransaction.rate_p_per_hour,
             LedgerTransaction.reason,
             LedgerTransaction.author,
             LedgerTransaction.created_at,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     Numeric,
     TypeDecorator,
+    UniqueConstraint,
     func,
     text,
 )
@@ -106,8 +107,17 @@ class LedgerTransaction(Base):
 
     __tablename__ = "ledger_transactions"
     __table_args__ = (
-        CheckConstraint("kind IN ('top_up', 'charge')", name="kind"),
+        CheckConstraint("kind IN ('top_up', 'charge', 'gpu_time')", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
+        CheckConstraint(
+            "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
+            " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
+            " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)",
+            name="gpu_time_explained",
+        ),
+        CheckConstraint("from_ms >= 0 AND from_ms < to_ms", name="gpu_time_forward"),
+        # A tick is charged once, for ever: its end is the record of it.
+        UniqueConstraint("interval_id", "to_ms"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -117,6 +127,11 @@ class LedgerTransaction(Base):
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    # GPU time: the replica's interval, and the part of its proven life that this pays for.
+    interval_id: Mapped[uuid.UUID | None]
+    from_ms: Mapped[int | None] = mapped_column(BigInteger)
+    to_ms: Mapped[int | None] = mapped_column(BigInteger)
+    rate_p_per_hour: Mapped[int | None] = mapped_column(BigInteger)
     reason: Mapped[str]
     author: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(jobs)
     app.command(rich_help_panel="Processes")(beat)
     app.command(rich_help_panel="Processes")(operator)
+    app.command(hidden=True)(local_operator)
     app.command(rich_help_panel="Processes")(migrate)
 
 
@@ -77,6 +78,13 @@ def operator() -> None:
     from controlplane.operator import main
 
     raise typer.Exit(main.run(Settings()))
+
+
+def local_operator(pods: Path, model: Path) -> None:
+    """Keep a cluster on this machine, with the operator on it. Run by `flashplane up`."""
+    from controlplane.supervisor import local_operator
+
+    local_operator.run(complete_settings(), folder=pods, model=model)
 
 
 def migrate() -> None:

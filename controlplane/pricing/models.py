@@ -1,4 +1,4 @@
-"""Table of price versions."""
+"""Tables of price versions: of tokens, and of GPU time."""
 
 import uuid
 from datetime import datetime
@@ -31,5 +31,26 @@ class PriceVersion(Base):
     hit_rate_p: Mapped[int] = mapped_column(BigInteger)
     miss_rate_p: Mapped[int] = mapped_column(BigInteger)
     output_rate_p: Mapped[int] = mapped_column(BigInteger)
+    effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class GpuPriceVersion(Base):
+    """What a replica on one GPU configuration costs an hour from a moment on; immutable.
+
+    The rate is p$ per hour of the whole configuration, not of one of its GPUs.
+    """
+
+    __tablename__ = "gpu_price_versions"
+    __table_args__ = (
+        UniqueConstraint("configuration", "kind", "effective_from"),
+        CheckConstraint("kind IN ('on_demand', 'spot')", name="kind"),
+        CheckConstraint("rate_p_per_hour >= 0", name="rate"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    configuration: Mapped[str]
+    kind: Mapped[str]
+    rate_p_per_hour: Mapped[int] = mapped_column(BigInteger)
     effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

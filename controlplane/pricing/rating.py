@@ -1,12 +1,14 @@
-"""What tokens cost: pure integer products, no rounding anywhere.
+"""What tokens and GPU time cost: pure integers.
 
-Called by holds (the bound before a request) and by settlement (the charge after it), so that both
-speak of the same price.
+Tokens are exact products, without any rounding. Called by holds (the bound before a request) and by
+settlement (the charge after it), so that both speak of the same price; GPU time by `billing`.
 """
 
 import uuid
 from dataclasses import dataclass
 from typing import Literal
+
+MS_PER_HOUR = 3_600_000
 
 TokenClass = Literal["hit", "miss", "output"]
 
@@ -52,3 +54,11 @@ def charge_lines(
 def bound_p(price: Price, *, prompt_tokens: int, completion_tokens: int) -> int:
     """Return the most that so many tokens can cost: every prompt token a miss."""
     return prompt_tokens * price.miss_rate_p + completion_tokens * price.output_rate_p
+
+
+def gpu_time_p(rate_p_per_hour: int, duration_ms: int) -> int:
+    """Return what the first `duration_ms` of a replica's life cost: floor(R x t / 3.6M), in p$.
+
+    A tick is the difference of two of these, so any schedule of ticks has the same sum.
+    """
+    return rate_p_per_hour * duration_ms // MS_PER_HOUR

@@ -23,6 +23,9 @@ BALANCE_IS_NOT_TOP_UPS_LESS_USAGE = """
                              + u.output_tokens * p.output_rate_p), 0)
          FROM usage_events AS u JOIN price_versions AS p ON p.id = u.price_version_id
         WHERE u.tenant_id = a.tenant_id)
+      - (SELECT coalesce(sum(floor(g.rate_p_per_hour::numeric * g.billed_ms / 3600000)
+                             - g.waived_p), 0)
+         FROM gpu_intervals AS g WHERE g.tenant_id = a.tenant_id)
 """
 HELD = "SELECT coalesce(sum(held_p), 0) FROM accounts"
 OPEN_HOLDS = "SELECT count(*) FROM holds WHERE state = 'open'"

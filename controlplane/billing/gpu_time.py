@@ -1,0 +1,195 @@
+"""Turns proofs of life into intervals, and intervals into charges. Called by `jobs`.
+
+`extend` writes down what was proven; `charge` moves money for it, a minute at a time. A charge, its
+ledger rows and the interval's new figures commit together, so a crash anywhere changes no sum.
+Time that the account does not cover is waived, told to the operator, and ends the deployment.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from controlplane import metrics
+from controlplane.accounts import funds, ledger
+from controlplane.accounts.funds import LockedFunds
+from controlplane.accounts.ledger import Entry, GpuTick, Posting
+from controlplane.billing.gpu_ticks import TICK_MS, Life, Tick, begun, extended, tick
+from controlplane.deployments import rows
+from controlplane.deployments.models import GpuInterval
+from controlplane.pricing import gpu
+from controlplane.pricing.rating import gpu_time_p
+from controlplane.registry.leases import Lease
+from controlplane.tenants.models import Tenant
+
+_log = logging.getLogger(__name__)
+
+_TICK = timedelta(milliseconds=TICK_MS)
+
+
+def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
+    """Write down what `proofs` prove up to `now`; return how many were of billable replicas."""
+    by_id = {_uuid(proof.uid): proof for proof in proofs}
+    known = session.scalars(
+        select(GpuInterval)
+        .where(GpuInterval.id.in_([uid for uid in by_id if uid is not None]))
+        .order_by(GpuInterval.id)
+        .with_for_update()
+    )
+    interval_of = {interval.id: interval for interval in known}
+    billable = 0
+    for uid, proof in by_id.items():
+        interval = interval_of.get(uid) if uid is not None else None
+        if interval is None:
+            interval = _begin(session, uid, proof, now)
+        else:
+            _go_on(interval, proof, now)
+        billable += interval is not None
+    session.flush()
+    return billable
+
+
+def charge(session: Session, now: datetime, limit: int = 100) -> int:
+    """Charge at most `limit` intervals that are due; return how many.
+
+    Due is a whole minute, or whatever is left of a life that has ended or fallen silent. Several
+    processes may charge at once: each claims intervals of its own.
+    """
+    due = session.scalars(
+        select(GpuInterval)
+        .where(
+            GpuInterval.billed_ms < GpuInterval.proven_ms,
+            or_(
+                GpuInterval.proven_ms - GpuInterval.billed_ms >= TICK_MS,
+                GpuInterval.ended_at.is_not(None),
+                GpuInterval.proven_until < now - _TICK,
+            ),
+        )
+        .order_by(GpuInterval.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if due:
+        _charge(session, due)
+    return len(due)
+
+
+def _begin(
+    session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime
+) -> GpuInterval | None:
+    tenant_id = _uuid(proof.tenant_id)
+    if uid is None or tenant_id is None or session.get(Tenant, tenant_id) is None:
+        _tell("unknown_tenant", proof.replica, deployment=proof.deployment)
+        return None
+    since_ms, until_ms = _bounds(proof, now)
+    started_at = _moment(since_ms)
+    rate_p = gpu.rate_p_per_hour(
+        session, configuration=proof.configuration, spot=proof.spot, at=started_at
+    )
+    if rate_p is None:
+        # Nobody is billed at a rate that was not published when the time began.
+        _tell("no_price", proof.replica, configuration=proof.configuration)
+    life = begun(since_ms, until_ms)
+    deployment = rows.by_key(session, proof.deployment)
+    interval = GpuInterval(
+        id=uid,
+        replica=proof.replica,
+        tenant_id=tenant_id,
+        deployment_id=deployment.id if deployment else None,
+        deployment=proof.deployment,
+        path=proof.path,
+        configuration=proof.configuration,
+        gpus=proof.gpus,
+        spot=proof.spot,
+        rate_p_per_hour=rate_p or 0,
+        started_at=started_at,
+        proven_until=_moment(life.until_ms),
+        proven_ms=life.proven_ms,
+        ended_at=_moment(life.until_ms) if proof.ended else None,
+    )
+    session.add(interval)
+    return interval
+
+
+def _go_on(interval: GpuInterval, proof: Lease, now: datetime) -> None:
+    since_ms, until_ms = _bounds(proof, now)
+    before = Life(interval.proven_ms, _ms(interval.proven_until))
+    life = extended(before, since_ms, until_ms)
+    if life != before:
+        interval.proven_ms, interval.proven_until = life.proven_ms, _moment(life.until_ms)
+        interval.ended_at = None
+    if proof.ended and interval.ended_at is None:
+        interval.ended_at = interval.proven_until
+
+
+def _charge(session: Session, due: Sequence[GpuInterval]) -> None:
+    accounts = funds.lock(session, tenant_ids={it.tenant_id for it in due}, platform=["revenue"])
+    left_p = {tenant_id: account.available_p for tenant_id, account in accounts.by_tenant.items()}
+    postings, broke = [], []
+    for interval in due:
+        decided = tick(
+            interval.rate_p_per_hour,
+            billed_ms=interval.billed_ms,
+            proven_ms=interval.proven_ms,
+            available_p=left_p[interval.tenant_id],
+        )
+        left_p[interval.tenant_id] -= decided.charge_p
+        if decided.charge_p:
+            postings.append(_posting(interval, decided, accounts))
+        interval.billed_ms = decided.to_ms
+        interval.billed_p += decided.charge_p
+        interval.waived_p += decided.waived_p
+        metrics.GPU_TIME_PICODOLLARS.inc(decided.charge_p)
+        # Stopped before the account is empty: replicas finish requests, and cost, for a while yet.
+        next_p = gpu_time_p(interval.rate_p_per_hour, TICK_MS)
+        if left_p[interval.tenant_id] < next_p:
+            broke.append(interval)
+        if decided.waived_p:
+            _tell("insufficient_balance", interval.replica, waived_p=decided.waived_p)
+    ledger.post(session, postings)
+    funds.write(session, [*accounts.by_tenant.values(), *accounts.by_kind.values()])
+    rows.stop_for_funds(session, {it.deployment_id for it in broke if it.deployment_id})
+    session.flush()
+
+
+def _posting(interval: GpuInterval, decided: Tick, accounts: LockedFunds) -> Posting:
+    kind = gpu.kind_of(spot=interval.spot).replace("_", "-")
+    return Posting(
+        kind="gpu_time",
+        tenant_id=interval.tenant_id,
+        entries=[
+            Entry(accounts.by_tenant[interval.tenant_id], -decided.charge_p),
+            Entry(accounts.by_kind["revenue"], decided.charge_p),
+        ],
+        reason=f"{interval.configuration} {kind} ({interval.replica})",
+        author="metering",
+        tick=GpuTick(interval.id, decided.from_ms, decided.to_ms, interval.rate_p_per_hour),
+    )
+
+
+def _bounds(proof: Lease, now: datetime) -> tuple[int, int]:
+    """Return from when until when a proof proves, in ms; a clock that is ahead proves no future."""
+    return int(proof.alive_since * 1000), min(int(proof.published_at * 1000), _ms(now))
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _tell(reason: str, replica: str, **details: object) -> None:
+    metrics.GPU_TIME_DISCREPANCIES.labels(reason).inc()
+    _log.error("gpu_time_not_billed", extra={"reason": reason, "replica": replica, **details})

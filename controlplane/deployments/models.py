@@ -1,0 +1,127 @@
+"""Tables of deployments, of the GPU time their replicas had, and of the cluster's catalogue."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.accounts.models import BalanceType
+from controlplane.db import Base, uuid7
+from controlplane.tenants.models import Tenant
+
+
+class Deployment(Base):
+    """A serverless pool, a dedicated deployment or a bare endpoint, and what the cluster tells.
+
+    `managed` says who decides: `row` ones are projected onto the cluster, `external` ones were
+    written there by hand and are only shown. A deleted one stays, as the owner of its GPU time.
+    """
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        CheckConstraint("path IN ('serverless', 'dedicated', 'bare')", name="path"),
+        CheckConstraint("state IN ('active', 'deleting', 'deleted')", name="state"),
+        CheckConstraint("managed IN ('row', 'external')", name="managed"),
+        CheckConstraint(
+            "managed = 'external' OR (path = 'serverless') = (tenant_id IS NULL)", name="owner"
+        ),
+        # Both kinds of object share a namespace's names: replicas are called after their owner.
+        Index(
+            "uq_deployments_name",
+            "namespace",
+            "name",
+            unique=True,
+            postgresql_where=text("state <> 'deleted'"),
+        ),
+        # Unique for ever: a retried order with the same key is the same order.
+        Index(
+            "uq_deployments_idempotency_key",
+            "tenant_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Tenant.id), index=True)
+    namespace: Mapped[str]
+    name: Mapped[str]
+    path: Mapped[str]
+    managed: Mapped[str] = mapped_column(default="row")
+    state: Mapped[str] = mapped_column(default="active")
+    # The custom resource's spec, in its wire form.
+    spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    generation: Mapped[int] = mapped_column(BigInteger, default=1)
+    # Kept stopped, whatever the spec says, until its owner starts it with money.
+    out_of_funds: Mapped[bool] = mapped_column(default=False)
+    # The custom resource's status as last seen, the row's generation it speaks of, and why the
+    # cluster refuses the spec.
+    status: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    observed_generation: Mapped[int] = mapped_column(BigInteger, default=0)
+    refusal: Mapped[str | None]
+    refused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    idempotency_key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class GpuInterval(Base):
+    """A replica's proven life and what of it has been paid.
+
+    `proven_ms` is the sum of its unbroken parts. `billed_ms` of it have been dealt with:
+    billed_p + waived_p = floor(rate_p_per_hour x billed_ms / 3.6M), always.
+    """
+
+    __tablename__ = "gpu_intervals"
+    __table_args__ = (
+        CheckConstraint("path IN ('dedicated', 'bare')", name="path"),
+        CheckConstraint("billed_ms BETWEEN 0 AND proven_ms", name="billed_is_proven"),
+        CheckConstraint("billed_p >= 0 AND waived_p >= 0", name="sums"),
+        CheckConstraint(
+            "billed_p + waived_p = div(rate_p_per_hour::numeric * billed_ms, 3600000)",
+            name="exact_sum",
+        ),
+        Index(
+            "ix_gpu_intervals_unbilled",
+            "id",
+            postgresql_where=text("billed_ms < proven_ms"),
+        ),
+        Index("ix_gpu_intervals_tenant_id_started_at", "tenant_id", "started_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # the Replica object's uid
+    replica: Mapped[str]
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id))
+    deployment_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("deployments.id"), index=True
+    )
+    deployment: Mapped[str]  # <namespace>/<name>
+    path: Mapped[str]
+    configuration: Mapped[str]
+    gpus: Mapped[int]
+    spot: Mapped[bool]
+    rate_p_per_hour: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    proven_until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    proven_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    billed_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    billed_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    waived_p: Mapped[int] = mapped_column(BalanceType, default=0)
+
+
+class OfferedConfiguration(Base):
+    """A GPU configuration of the cluster's catalogue, and how many replicas it has room for now."""
+
+    __tablename__ = "gpu_configurations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    position: Mapped[int]
+    free_replicas: Mapped[int | None]  # None: unknown

@@ -1,0 +1,206 @@
+"""Orders: what customers and admins ask for, checked against path, prices and money.
+
+Called by the REST API. Everything that can be refused is refused here, before a row is written.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.accounts import ledger
+from controlplane.crd.base import Path
+from controlplane.crd.configuration import GPUConfiguration
+from controlplane.crd.endpoint import GPUEndpointSpec
+from controlplane.crd.inference import InferenceDeploymentSpec
+from controlplane.deployments import rows, specs
+from controlplane.deployments.models import Deployment, OfferedConfiguration
+from controlplane.deployments.quote import Market, Offer, Quote, quote, unpriced
+from controlplane.deployments.specs import Json, Spec
+from controlplane.errors import (
+    InsufficientBalance,
+    ModelNotFound,
+    NotResponsible,
+    UnprocessableRequest,
+)
+from controlplane.pricing import book, gpu
+from controlplane.tenants import tenants
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What this installation decides: where pools live, and weights for who names none."""
+
+    release_namespace: str
+    default_weights: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A deployment that is asked for. `tenant_id` None: a serverless pool."""
+
+    tenant_id: uuid.UUID | None
+    name: str
+    path: Path
+    spec: Json
+    by_tenant: bool
+
+
+def place(
+    session: Session, order: Order, terms: Terms, *, idempotency_key: str | None = None
+) -> Deployment:
+    """Order a deployment; the same `idempotency_key` again is the same order.
+
+    Raises:
+        UnprocessableRequest: the spec breaks a rule, or a configuration is not for sale.
+        NotResponsible: asks for what the other party owns on this path.
+        InsufficientBalance: the account does not cover the first minute.
+        NotFound: no such tenant.
+        Conflict: the name is taken, or the key was used for another order.
+    """
+    spec = check(session, order, terms)
+    if rows.with_key(session, tenant_id=order.tenant_id, idempotency_key=idempotency_key) is None:
+        _require_money(session, order.tenant_id, spec)
+    return rows.add(
+        session,
+        tenant_id=order.tenant_id,
+        namespace=specs.namespace_of(order.tenant_id)
+        if order.tenant_id is not None
+        else terms.release_namespace,
+        name=order.name,
+        path=order.path.value,
+        spec=spec.wire(),
+        idempotency_key=idempotency_key,
+    )
+
+
+def check(session: Session, order: Order, terms: Terms) -> Spec:
+    """Return the checked spec of an order. Raises as `place` does, but for money."""
+    if (order.path is Path.SERVERLESS) != (order.tenant_id is None):
+        raise UnprocessableRequest(
+            "A serverless pool has no tenant; every other deployment has one.", param="tenant_id"
+        )
+    if order.tenant_id is not None:
+        tenants.get(session, tenant_id=order.tenant_id)
+    given = order.spec
+    if order.path is not Path.BARE and "weights" not in given:
+        given = {**given, "weights": terms.default_weights}
+    spec = specs.parse(order.path, given, tenant_id=order.tenant_id, by_tenant=order.by_tenant)
+    _require_prices(session, order.tenant_id, spec)
+    return spec
+
+
+def preview(session: Session, order: Order, terms: Terms) -> Quote:
+    """Return what an order would get, without ordering it. Raises as `check` does."""
+    spec = check(session, order, terms)
+    available_p = None
+    if order.tenant_id is not None:
+        available_p = ledger.balance(session, tenant_id=order.tenant_id).available_p
+    return quote(spec, market(session, _model(spec)), available_p=available_p)
+
+
+def change(session: Session, row: Deployment, merge: Json, *, by_tenant: bool) -> Deployment:
+    """Change a locked row's spec by a JSON merge patch.
+
+    Running again after the money was used up is a change, too: one that leaves it not stopped.
+
+    Raises:
+        UnprocessableRequest: the result breaks a rule, or the change takes on another path.
+        NotResponsible: the change asks for what the other party owns on this path.
+        InsufficientBalance: it is to run, and the account does not cover a minute.
+    """
+    path = Path(row.path)
+    specs.refuse_others_work(path, merge, by_tenant=by_tenant)
+    current = {name: it for name, it in row.spec.items() if name not in ("path", "tenant")}
+    spec = specs.parse(path, specs.merged(current, merge), tenant_id=row.tenant_id, by_tenant=False)
+    before = specs.stored(row.path, row.spec)
+    if _model(spec) != _model(before):
+        raise UnprocessableRequest("spec.model: a deployment keeps it.", param="spec.model")
+    _require_prices(session, row.tenant_id, spec)
+    starts = not specs.is_stopped(spec) and (row.out_of_funds or specs.is_stopped(before))
+    if starts:
+        _require_money(session, row.tenant_id, spec)
+    out_of_funds = row.out_of_funds and not starts
+    return rows.change(session, row, spec=spec.wire(), out_of_funds=out_of_funds)
+
+
+def add_ssh_key(session: Session, row: Deployment, *, name: str, public_key: str) -> Deployment:
+    """Let another key into a locked bare endpoint; one of the same name is replaced.
+
+    Raises:
+        NotResponsible: it is no bare endpoint.
+        UnprocessableRequest: not a public key.
+    """
+    keys = [key for key in _ssh_keys(row) if key["name"] != name]
+    keys.append({"name": name, "publicKey": public_key})
+    return change(session, row, {"sshKeys": keys}, by_tenant=True)
+
+
+def remove_ssh_key(session: Session, row: Deployment, *, name: str) -> Deployment:
+    """Take a key from a locked bare endpoint, which ends its sessions; none of it: no change.
+
+    Raises:
+        NotResponsible: it is no bare endpoint.
+    """
+    keys = [key for key in _ssh_keys(row) if key["name"] != name]
+    return change(session, row, {"sshKeys": keys}, by_tenant=True)
+
+
+def offers(session: Session) -> list[Offer]:
+    """Return the catalogue as last seen, in its order."""
+    listed = session.scalars(select(OfferedConfiguration).order_by(OfferedConfiguration.position))
+    return [Offer(GPUConfiguration.model_validate(it.body), it.free_replicas) for it in listed]
+
+
+def market(session: Session, model: str | None = None) -> Market:
+    """Return what there is to buy now; with the serverless price of `model`."""
+    now = datetime.now(UTC)
+    serverless = None
+    if model is not None:
+        with suppress(ModelNotFound):
+            serverless = book.current(session).price(model, book.SERVERLESS, now)
+    return Market(
+        offers={offer.configuration.id: offer for offer in offers(session)},
+        rates_p_per_hour=gpu.rates_p_per_hour(session, now),
+        serverless=serverless,
+    )
+
+
+def _model(spec: Spec) -> str | None:
+    return spec.model if isinstance(spec, InferenceDeploymentSpec) else None
+
+
+def _ssh_keys(row: Deployment) -> Iterator[Json]:
+    spec = specs.stored(row.path, row.spec)
+    if not isinstance(spec, GPUEndpointSpec):
+        raise NotResponsible(
+            f"On the {row.path} path the platform runs the machines: there is no SSH.",
+            param="name",
+        )
+    yield from (key.wire() for key in spec.ssh_keys)
+
+
+def _require_prices(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
+    if tenant_id is None:
+        return
+    missing = unpriced(spec, market(session))
+    if missing is not None:
+        raise UnprocessableRequest(
+            f"The GPU configuration {missing!r} is not for sale: it has no price.",
+            code="no_price",
+            param="spec.configurations",
+        )
+
+
+def _require_money(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
+    """Refuse what would be stopped at once: what a first minute costs must be there."""
+    if tenant_id is None or specs.is_stopped(spec):
+        return
+    prices = market(session)
+    dearest_p = max(prices.rate_p_per_hour(name) or 0 for name in spec.configurations)
+    if ledger.balance(session, tenant_id=tenant_id).available_p < dearest_p // 60:
+        raise InsufficientBalance("The balance does not cover a minute of this: top up first.")

@@ -1,0 +1,217 @@
+"""Makes the cluster say what the rows say, and the rows tell what the cluster answers.
+
+Called every second or two by `jobs`, or by the process that keeps the local cluster. Both functions
+compare everything with everything, so they need no memory: a cluster that lost an object, or began
+anew, gets it again, and where nothing differs nothing is written on either side. One caller works
+at a time, whoever it is; the others do nothing.
+"""
+
+import logging
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from controlplane.cluster import (
+    NAMESPACES,
+    Cluster,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
+from controlplane.crd.base import TENANT_LABEL, Path
+from controlplane.db import uuid7
+from controlplane.deployments import objects
+from controlplane.deployments.catalogue import observe_catalogue
+from controlplane.deployments.models import Deployment
+from controlplane.deployments.objects import MANAGER, Key, Seen
+from controlplane.tenants.models import Tenant
+
+_log = logging.getLogger(__name__)
+
+_LOCK_KEY = 0x70726F6A  # any number of our own: "proj"
+_REFUSED_AGAIN = timedelta(seconds=30)
+_REFUSALS = (Invalid, Forbidden, Conflict, NotFound)
+
+
+class _Taken(Exception):
+    """An object of this name is there that this row did not make."""
+
+
+def project(session: Session, cluster: Cluster, *, limit: int = 50) -> int:
+    """Write at most `limit` rows to the cluster; return how many writes there were.
+
+    What the cluster refuses is kept in the row, shown by the API, and tried again now and then.
+
+    Raises:
+        ClusterError: the cluster cannot be reached; roll back and call again later.
+    """
+    if not _only_one(session):
+        return 0
+    found = objects.all_of(cluster)
+    writes = 0
+    for row_id in session.scalars(_wanted(datetime.now(UTC))).all():
+        if writes >= limit:
+            break
+        # Under the row's lock, so that an older generation never overwrites a newer one.
+        row = session.get(
+            Deployment, row_id, with_for_update={"skip_locked": True}, populate_existing=True
+        )
+        if row is None:
+            continue
+        seen = found[objects.kind_of(row).resource].get((row.namespace, row.name))
+        try:
+            writes += (
+                _end(cluster, row, seen) if row.state == "deleting" else _make(cluster, row, seen)
+            )
+        except (_Taken, *_REFUSALS) as refusal:
+            _refuse(row, str(refusal))
+    session.flush()
+    return writes
+
+
+def observe(session: Session, cluster: Cluster, *, catalogue_namespace: str = "flashplane") -> int:
+    """Copy what the cluster says into the rows; return how many rows changed.
+
+    Objects written by hand get rows of their own, which only show. The catalogue and its stock are
+    copied too.
+
+    Raises:
+        ClusterError: the cluster cannot be read; roll back and call again later.
+    """
+    if not _only_one(session):
+        return 0
+    found = [seen for kind in objects.all_of(cluster).values() for seen in kind.values()]
+    rows = session.scalars(select(Deployment).where(Deployment.state != "deleted")).all()
+    row_of = {(row.namespace, row.name): row for row in rows}
+    tenants = {str(tenant_id) for tenant_id in session.scalars(select(Tenant.id))}
+    changed = observe_catalogue(session, cluster, catalogue_namespace)
+    external: set[Key] = set()
+    for seen in found:
+        row = row_of.get(seen.key)
+        if row is not None and row.managed == "row":
+            changed += _copy(row, seen) if seen.row_id == str(row.id) else 0
+        elif seen.path in list(Path) and seen.key not in external:
+            external.add(seen.key)
+            changed += _show(session, row, seen, tenants)
+    for row in rows:
+        if row.managed == "external" and (row.namespace, row.name) not in external:
+            row.state, row.deleted_at = "deleted", datetime.now(UTC)
+            changed += 1
+    session.flush()
+    return changed
+
+
+def _only_one(session: Session) -> bool:
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))))
+
+
+def _wanted(now: datetime) -> Select[uuid.UUID]:
+    return (
+        select(Deployment.id)
+        .where(
+            Deployment.managed == "row",
+            Deployment.state != "deleted",
+            or_(Deployment.refused_at.is_(None), Deployment.refused_at < now - _REFUSED_AGAIN),
+        )
+        .order_by(Deployment.id)
+    )
+
+
+def _make(cluster: Cluster, row: Deployment, seen: Seen | None) -> int:
+    if seen is not None and seen.row_id != str(row.id) and not seen.deleting:
+        raise _Taken(f"{row.namespace}/{row.name} was written into the cluster by hand.")
+    if seen is not None and (seen.deleting or seen.shows(row)):
+        _accept(row)
+        return 0
+    if row.tenant_id is not None:
+        _ensure_namespace(cluster, row.namespace, str(row.tenant_id))
+    cluster.apply(objects.kind_of(row).resource, objects.body_of(row), manager=MANAGER)
+    _accept(row)
+    return 1
+
+
+def _ensure_namespace(cluster: Cluster, namespace: str, tenant: str) -> None:
+    try:
+        metadata = cluster.get(NAMESPACES, namespace)["metadata"]
+    except NotFound:
+        metadata = {}
+    if (metadata.get("labels") or {}).get(TENANT_LABEL) == tenant:
+        return
+    body = {
+        "apiVersion": NAMESPACES.api_version,
+        "kind": NAMESPACES.kind,
+        "metadata": {"name": namespace, "labels": {TENANT_LABEL: tenant}},
+    }
+    cluster.apply(NAMESPACES, body, manager=MANAGER)
+
+
+def _end(cluster: Cluster, row: Deployment, seen: Seen | None) -> int:
+    if seen is None or seen.row_id != str(row.id):
+        row.state, row.deleted_at = "deleted", datetime.now(UTC)
+        return 0
+    if seen.deleting:
+        return 0
+    namespace, name = seen.key
+    try:
+        cluster.delete(seen.kind.resource, name, namespace=namespace, uid=seen.uid)
+    except NotFound:
+        return 0
+    return 1
+
+
+def _accept(row: Deployment) -> None:
+    if row.refusal is not None:
+        row.refusal = row.refused_at = None
+
+
+def _refuse(row: Deployment, message: str) -> None:
+    _log.warning(
+        "deployment_refused_by_cluster", extra={"deployment": str(row.id), "reason": message[:500]}
+    )
+    row.refusal, row.refused_at = message[:1000], datetime.now(UTC)
+
+
+def _copy(row: Deployment, seen: Seen) -> int:
+    generation = row.observed_generation
+    if seen.status_is_current:
+        generation = min(seen.row_generation, row.generation)
+    if (row.status, row.observed_generation) == (seen.status, generation):
+        return 0
+    row.status, row.observed_generation = seen.status, generation
+    return 1
+
+
+def _show(session: Session, row: Deployment | None, seen: Seen, tenants: set[str]) -> int:
+    """Keep the row of an object that was written by hand."""
+    metadata, spec = seen.body["metadata"], objects.storable(seen.body["spec"])
+    tenant = spec.get("tenant", "")
+    shown = {
+        "tenant_id": uuid.UUID(tenant) if tenant in tenants else None,
+        "path": seen.path,
+        "spec": spec,
+        "generation": metadata.get("generation", 1),
+        "status": seen.status,
+        "observed_generation": seen.status.get("observedGeneration", 0),
+    }
+    if row is None:
+        namespace, name = seen.key
+        added = insert(Deployment).values(
+            id=uuid7(),
+            namespace=namespace,
+            name=name,
+            managed="external",
+            state="active",
+            out_of_funds=False,
+            **shown,
+        )
+        session.execute(added.on_conflict_do_nothing())
+        return 1
+    if all(getattr(row, name) == value for name, value in shown.items()):
+        return 0
+    for name, value in shown.items():
+        setattr(row, name, value)
+    return 1

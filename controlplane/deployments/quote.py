@@ -1,0 +1,175 @@
+"""What an order would get: configuration, stock, price, time, warnings. Pure.
+
+Called by `orders` for dry runs, and before anything is ordered for real.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controlplane.crd.configuration import GPUConfiguration
+from controlplane.crd.endpoint import GPUEndpointSpec
+from controlplane.deployments.specs import Spec, is_stopped
+from controlplane.money import p_to_usd, rate_p_to_usd_per_million
+from controlplane.pricing.gpu import kind_of
+from controlplane.pricing.rating import Price
+
+# Of DeepSeek-V4-Flash's official checkpoint, FP4 experts and FP8 rest.
+FLASH_BYTES = 158_000_000_000
+# From reserved GPUs to the first weight read, and from the last one to the first answer.
+PROCESS_SECONDS = 60.0
+IMAGE_SECONDS = 120.0
+# Prompt tokens per output token of the traffic that costs are compared on.
+INPUT_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A GPU configuration as it is offered: its room now, None: unknown."""
+
+    configuration: GPUConfiguration
+    free_replicas: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What there is to buy, by configuration id: offers, and rates by (id, kind)."""
+
+    offers: Mapping[str, Offer]
+    rates_p_per_hour: Mapping[tuple[str, str], int]
+    serverless: Price | None
+
+    def is_spot(self, configuration: str) -> bool:
+        offer = self.offers.get(configuration)
+        return offer is not None and offer.configuration.spot
+
+    def rate_p_per_hour(self, configuration: str) -> int | None:
+        """What a replica on it costs an hour; None: not for sale."""
+        kind = kind_of(spot=self.is_spot(configuration))
+        return self.rates_p_per_hour.get((configuration, kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """An estimate, except for the prices, which are exact and pinned when a replica serves.
+
+    Attributes:
+        configuration: the first choice that has room, by id.
+        stock: room for replicas by configuration; None: unknown.
+        rate_p_per_hour: of one replica; None: not for sale.
+        replicas: the fewest and the most that run.
+        estimated_seconds: until it serves, once GPUs are there; None: unknown.
+        warnings: what to know before ordering.
+    """
+
+    configuration: str
+    gpus: int | None
+    nodes: int | None
+    spot: bool
+    stock: dict[str, int | None]
+    rate_p_per_hour: int | None
+    replicas: tuple[int, int]
+    estimated_seconds: float | None
+    warnings: list[str]
+
+
+def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
+    """Return what a spec would get.
+
+    Args:
+        spec: a checked spec.
+        market: offers and prices of this moment.
+        available_p: what the tenant may spend; None: a pool of the platform's own.
+    """
+    stock = {name: _free(market, name) for name in spec.configurations}
+    chosen = next((name for name, free in stock.items() if free != 0), spec.configurations[0])
+    offer = market.offers.get(chosen)
+    least, most = _replicas(spec)
+    rate_p = market.rate_p_per_hour(chosen)
+    warnings = _stock_warnings(spec, market, stock, least)
+    if available_p is not None:
+        warnings += _money_warnings(rate_p, max(1, least), available_p)
+    if rate_p and not isinstance(spec, GPUEndpointSpec) and market.serverless:
+        warnings.append(_against_serverless(rate_p, market.serverless))
+    return Quote(
+        configuration=chosen,
+        gpus=offer.configuration.count if offer else None,
+        nodes=offer.configuration.nodes if offer else None,
+        spot=market.is_spot(chosen),
+        stock=stock,
+        rate_p_per_hour=rate_p,
+        replicas=(least, most),
+        estimated_seconds=_estimate(spec, offer),
+        warnings=warnings,
+    )
+
+
+def unpriced(spec: Spec, market: Market) -> str | None:
+    """Return a configuration of a spec that is not for sale."""
+    return next(
+        (name for name in spec.configurations if market.rate_p_per_hour(name) is None), None
+    )
+
+
+def _free(market: Market, configuration: str) -> int | None:
+    offer = market.offers.get(configuration)
+    return offer.free_replicas if offer else None
+
+
+def _replicas(spec: Spec) -> tuple[int, int]:
+    if is_stopped(spec):
+        return 0, 0
+    if isinstance(spec, GPUEndpointSpec):
+        return 1, 1
+    if spec.scaling is not None:
+        return spec.scaling.min, spec.scaling.max
+    assert spec.replicas is not None
+    return spec.replicas, spec.replicas
+
+
+def _estimate(spec: Spec, offer: Offer | None) -> float | None:
+    if offer is None:
+        return None
+    if isinstance(spec, GPUEndpointSpec):
+        return IMAGE_SECONDS
+    size_bytes = spec.weights.size_bytes or FLASH_BYTES
+    return PROCESS_SECONDS + size_bytes / offer.configuration.read_bytes_per_second
+
+
+def _stock_warnings(
+    spec: Spec, market: Market, stock: Mapping[str, int | None], wanted: int
+) -> list[str]:
+    warnings = [
+        f"{name} is not in the GPU catalogue." for name in stock if name not in market.offers
+    ]
+    known = [free for free in stock.values() if free is not None]
+    if len(known) == len(stock) and sum(known) < max(1, wanted):
+        warnings.append(
+            f"There is room for {sum(known)} of {max(1, wanted)} replicas now: the rest waits for"
+            " capacity, which costs nothing."
+        )
+    if spec.configurations and all(market.is_spot(name) for name in spec.configurations):
+        warnings.append("All configurations are spot: they may be taken away after a notice.")
+    return warnings
+
+
+def _money_warnings(rate_p: int | None, replicas: int, available_p: int) -> list[str]:
+    if rate_p is None or rate_p == 0:
+        return []
+    hours = available_p / (rate_p * replicas)
+    if hours >= 24:
+        return []
+    return [f"The balance lasts for {hours:.1f} hours of {replicas} replica(s); then it stops."]
+
+
+def _against_serverless(rate_p: int, price: Price) -> str:
+    """Say from what traffic on a replica is cheaper than tokens; at list prices seldom."""
+    blended_p = (INPUT_SHARE * price.miss_rate_p + price.output_rate_p) / (INPUT_SHARE + 1)
+    if blended_p == 0:
+        return "The serverless path is free here."
+    per_day = 24 * rate_p / blended_p / 1e6
+    return (
+        f"At {p_to_usd(rate_p)} USD per hour a replica is cheaper than the serverless path only"
+        f" above {per_day:,.0f} million tokens a day ({INPUT_SHARE}:1 input to output, no cache"
+        f" hits, {rate_p_to_usd_per_million(round(blended_p))} USD per million). Buy it for"
+        " isolation, latency and privacy."
+    )
