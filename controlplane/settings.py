@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     endpoint_tls_secret: str = Field(
         default="", description="Secret with a certificate of *.<endpoint_domain>"
     )
+    endpoint_ingress_namespace: str = Field(
+        default="", description="namespace of the ingress controller, let in to those ports"
+    )
     tools_image: str = Field(
         default="", description="image with `flashplane scrub`; this program's own"
     )
