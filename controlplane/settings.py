@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
+    project_deployments: bool = Field(
+        default=False,
+        description="whether the jobs write deployments to the Kubernetes cluster; `up` does its "
+        "own",
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),
@@ -120,6 +125,53 @@ class Settings(BaseSettings):
         default=15.0,
         ge=1,
         description="how long a silent operator keeps the lead; the next one waits that long",
+    )
+    operator_account: str = Field(
+        default="flashplane-operator", description="the operator's ServiceAccount"
+    )
+    tenant_role: str = Field(
+        default="flashplane-tenant",
+        description="ClusterRole that the operator binds to itself in tenants' namespaces; the SSH"
+        " gateway's there is called the same with -ssh",
+    )
+    ssh_account: str = Field(
+        default="", description="the SSH gateway's ServiceAccount; empty: there is none"
+    )
+    ssh_host: str = Field(default="127.0.0.1", description="address the SSH gateway listens on")
+    ssh_port: int = Field(
+        default=2222, ge=0, le=65535, description="port the SSH gateway listens on"
+    )
+    ssh_host_key: Path = Field(
+        default=Path(".flashplane/ssh_host_ed25519_key"),
+        description="the SSH gateway's private key; made when missing",
+    )
+    ssh_public_host: str = Field(
+        default="", description="where customers reach the SSH gateway; told in endpoints' status"
+    )
+    ssh_fingerprint: str = Field(
+        default="", description="SHA256 fingerprint of the SSH gateway's key, told the same way"
+    )
+    endpoint_domain: str = Field(
+        default="", description="domain of bare endpoints' ports as HTTPS; empty: none"
+    )
+    endpoint_ingress_class: str = Field(
+        default="", description="IngressClass of those ports; empty: the cluster's default"
+    )
+    endpoint_tls_secret: str = Field(
+        default="", description="Secret with a certificate of *.<endpoint_domain>"
+    )
+    endpoint_ingress_namespace: str = Field(
+        default="", description="namespace of the ingress controller, let in to those ports"
+    )
+    tools_image: str = Field(
+        default="", description="image with `flashplane scrub`; this program's own"
+    )
+    engine_images: dict[str, str] = Field(
+        default={}, description="container images of engines by name, as JSON"
+    )
+    weight_cache_path: str = Field(
+        default="",
+        description="folder on nodes that keeps weights of serverless pools; empty: none",
     )
     operator_host: str = Field(
         default="127.0.0.1", description="address of the operator's health and metrics"

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(jobs)
     app.command(rich_help_panel="Processes")(beat)
     app.command(rich_help_panel="Processes")(operator)
+    app.command("ssh-gateway", rich_help_panel="Processes")(ssh_gateway)
     app.command(hidden=True)(local_operator)
     app.command(rich_help_panel="Processes")(migrate)
 
@@ -95,6 +96,13 @@ def operator() -> None:
     from controlplane.operator import main
 
     raise typer.Exit(main.run(Settings()))
+
+
+def ssh_gateway() -> None:
+    """Let customers into their bare endpoints by SSH, with the keys their endpoints name."""
+    from controlplane.ssh_gateway import main
+
+    main.run(Settings())
 
 
 def local_operator(pods: Path, model: Path) -> None:

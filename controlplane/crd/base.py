@@ -4,7 +4,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -52,8 +60,20 @@ class Model(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def wire(self) -> Object:
-        """Return the JSON form, without what is None."""
+        """Return the JSON form, without what is None, or empty text by default."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(
+        self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if not info.by_alias:
+            return values
+        # Servers before 1.21 take an empty text that is applied for null, and refuse it.
+        fields = type(self).model_fields.items()
+        empty = {it.alias or name for name, it in fields if it.default == ""}
+        return {name: value for name, value in values.items() if value != "" or name not in empty}
 
     @classmethod
     def __get_pydantic_json_schema__(

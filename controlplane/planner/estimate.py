@@ -70,10 +70,14 @@ def estimate_start(
     Args:
         measured_seconds: by phase, as the same configuration's last replica recorded in
             `status.stages`; takes the place of the formula.
-        fetch_bytes_per_second: from where the weights come, unless they lie on a claim.
+        fetch_bytes_per_second: from where the weights come, unless they lie on a claim; that is
+            only read once before, if it has a digest.
     """
     measured = measured_seconds or {}
-    fetching = 0.0 if weights.pvc else launch.weights_bytes / fetch_bytes_per_second
+    fetching = launch.weights_bytes / fetch_bytes_per_second
+    if weights.pvc is not None:
+        reading = launch.weights_bytes / configuration.read_bytes_per_second
+        fetching = reading if weights.digest else 0.0
     return StartEstimate(
         scheduling_seconds=measured.get(Phase.SCHEDULED, SCHEDULING_SECONDS),
         fetching_seconds=measured.get(Phase.FETCHING, fetching),

@@ -150,7 +150,8 @@ def test_traffic_is_denied_before_anything_is_allowed(objects: Objects, pods: Po
         allowing = [
             it
             for it in policies
-            if it is not deny and it["spec"]["podSelector"]["matchLabels"].items() <= labels
+            if it is not deny
+            and it["spec"]["podSelector"].get("matchLabels", {"none": ""}).items() <= labels
         ]
         assert len(allowing) == 1, name
 
@@ -165,8 +166,17 @@ def test_the_admin_api_answers_this_release_alone(objects: Objects) -> None:
     assert "namespaceSelector" not in peer
 
 
-def test_no_role_touches_secrets(objects: Objects) -> None:
-    for _, name, rule in rules(objects):
+def test_no_role_reads_secrets_but_the_engine_tokens_copy(objects: Objects) -> None:
+    touching = [(name, rule) for _, name, rule in rules(objects) if "secrets" in rule["resources"]]
+    assert {name for name, _ in touching} == {"fp-flashplane-tenant"}
+    for _, rule in touching:
+        if rule["verbs"] != ["create"]:
+            assert rule["resourceNames"] == ["flashplane-engine-token"]
+            assert set(rule["verbs"]) == {"get", "patch"}
+
+
+def test_without_an_engine_token_no_role_touches_secrets() -> None:
+    for _, name, rule in rules(render()):
         assert "secrets" not in rule["resources"], name
 
 

@@ -88,6 +88,7 @@ class World:
         self.plans: list[Plan] = []
         self.log: list[Action] = []
         self.writes_left: int | None = None  # before the operator is killed; None: it is not
+        self.unseen: set[str] = set()  # replicas that the operator's cache does not show yet
         self._uids = itertools.count()
         if "tenant" in self.spec and not self.tenant:
             self.tenant = self.spec["tenant"]
@@ -164,8 +165,7 @@ class World:
         return Observed(
             self.deployment,
             self.history,
-            finalizers=tuple(self.finalizers),
-            replicas=self.replicas,
+            replicas=tuple(it for it in self.replicas if it.name not in self.unseen),
             catalogue=self.catalogue,
             verdicts=verdicts,
             stock=self.stock,
@@ -198,7 +198,10 @@ class World:
                     self.restart()
                     break
                 self.writes_left -= 1
+            if isinstance(action, Create) and action.body["metadata"]["name"] in self.unseen:
+                break  # the API server says that it exists, and the round ends
             self.carry_out(action)
+        self.unseen.clear()
         return made
 
     def tick(self, seconds: float = 1.0) -> Plan:

@@ -88,12 +88,18 @@ class Stock:
         demand = demand_of(replica.namespace, replica.spec)
         with self._lock:
             self._release(key)
-            assert key not in self._replicas, f"{key} has GPUs already"
+            if key in self._replicas:
+                return ()  # it has some: the caller looked at an older state
             placements = place(demand, self._all())
             if placements:
                 self._held[key] = (replica, placements)
                 self._mark(key, placements)
             return placements
+
+    def on_node(self, name: str) -> set[Key]:
+        """Return the replicas that have GPUs of a node, offers included."""
+        with self._lock:
+            return set(self._reserved_on[name])
 
     def withdraw(self, key: Key) -> None:
         """Take an offer back that was not used."""

@@ -26,12 +26,14 @@ class Verdict:
         message: for people.
         inflight: requests one replica can have at once.
         start_seconds: estimate from reservation to serving; None: unknown.
+        max_model_len: the longest context it would serve, in tokens; 0: unknown.
     """
 
     refused: Reason | None = None
     message: str = ""
     inflight: int = 1
     start_seconds: float | None = None
+    max_model_len: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Observed:
 
     Attributes:
         deployment: the object as last seen or written.
-        finalizers: all finalizers on it, others' too.
         replicas: its own, in order of slot, until they are gone.
+        taken_slots: whose names others have, or replicas that cannot be read.
         catalogue: every GPU configuration, by id.
         verdicts: the planner's, by id of the configurations that its spec lists.
         stock: replicas that free GPUs allow now, by configuration id; absent: unknown.
@@ -71,8 +73,8 @@ class Observed:
 
     deployment: InferenceDeployment
     history: History
-    finalizers: tuple[str, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    taken_slots: frozenset[int] = frozenset()
     catalogue: Mapping[str, GPUConfiguration] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     stock: Mapping[str, int] = field(default_factory=dict)
@@ -80,6 +82,11 @@ class Observed:
     signals: Signals = field(default_factory=Signals)
     start_seconds: float | None = None
     refused: str = ""
+
+    @property
+    def largest_count(self) -> int:
+        """GPUs of its largest usable configuration; 0 without any."""
+        return max((it.count for it in self.usable), default=0)
 
     @property
     def usable(self) -> tuple[GPUConfiguration, ...]:

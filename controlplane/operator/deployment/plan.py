@@ -25,6 +25,7 @@ from controlplane.operator.deployment.windows import next_change
 
 TICK_SECONDS = 1.0  # while load or a rollout is followed
 WAIT_SECONDS = 5.0  # while GPUs are waited for
+ISOLATION_SECONDS = 60.0  # between looks at a tenant's namespace
 
 
 def plan(observed: Observed, now: float) -> Plan:
@@ -49,7 +50,7 @@ def plan(observed: Observed, now: float) -> Plan:
     )
     why = Reason.STOPPED if closed else Reason.SCALING
     actions: list[Action] = [
-        *_finalizer(observed),
+        *_finalizer(deployment),
         *tenant.repairs(observed.namespace),
         *crew.weigh(fleet, way),
         *(written if moved else ()),
@@ -72,16 +73,22 @@ def _again_in_seconds(
     waits = [boundary - now] if boundary is not None else []
     if spec.scaling is not None or (way.wanted != way.current and not way.refused):
         waits.append(TICK_SECONDS)
-    if any(is_waiting(it) for it in fleet.live) or fleet.ended:
+    if observed.namespace.wanted:
+        waits.append(ISOLATION_SECONDS)
+    if (
+        any(is_waiting(it) for it in fleet.live)
+        or fleet.ended
+        or tenant.missing(observed.namespace)
+    ):
         waits.append(WAIT_SECONDS)
     if 0 < pause < float("inf"):
         waits.append(pause)
     return min(waits, default=None)
 
 
-def _finalizer(observed: Observed) -> Iterator[Patch]:
-    if FINALIZER not in observed.finalizers:
-        yield _finalizers(observed.deployment, [*observed.finalizers, FINALIZER])
+def _finalizer(deployment: InferenceDeployment) -> Iterator[Patch]:
+    if deployment.finalized:
+        yield _finalizers(deployment, [*deployment.finalizers, FINALIZER])
 
 
 def _finalizers(deployment: InferenceDeployment, names: list[str]) -> Patch:
@@ -119,15 +126,18 @@ def _refused(observed: Observed, fleet: Fleet, refused: Refusal, now: float) -> 
 
 
 def _ending(observed: Observed, fleet: Fleet, now: float) -> Plan:
-    """Deleted, or in a namespace that is: nothing is made; the last replica's end is the end."""
+    """Deleted, or in a namespace that is: nothing is made; the last replica's end is the end.
+
+    A namespace takes its objects with it one by one; none is ended before it was its turn.
+    """
     deployment = observed.deployment
     scene = Scene(observed, fleet, 0, True, None, None, False, 0.0)
-    if deployment.deleting and _is_empty(fleet):
+    if deployment.deleting and _is_empty(fleet) and not observed.taken_slots:
         if deployment.finalized:
             return Plan()
-        left = [it for it in observed.finalizers if it != FINALIZER]
+        left = [it for it in deployment.finalizers if it != FINALIZER]
         return Plan((_finalizers(deployment, left),))
-    staying = [it for it in fleet.every if not is_leaving(it)]
+    staying = [it for it in fleet.every if not is_leaving(it)] if deployment.deleting else []
     actions: list[Action] = [
         *(replicas.drain(it, Reason.DELETING) for it in staying),
         *(replicas.remove(it) for it in fleet.ended if not it.deleting),

@@ -10,11 +10,8 @@ from controlplane.operator.deployment.observed import Observed
 
 def budget_slots(observed: Observed) -> int | None:
     """Return how many replicas the budget allows, surge included; None: there is no budget."""
-    budget = observed.deployment.spec.budget_gpus
-    counts = [it.count for it in observed.usable]
-    if budget is None or not counts:
-        return None
-    return budget // max(counts)
+    budget, largest = observed.deployment.spec.budget_gpus, observed.largest_count
+    return None if budget is None or not largest else budget // largest
 
 
 def all_slots(observed: Observed) -> int:
@@ -28,14 +25,17 @@ def all_slots(observed: Observed) -> int:
 
 def free_slots(observed: Observed) -> list[int]:
     """Return the slots nobody has, ascending; one is taken until its object is gone."""
-    taken = {replica.spec.slot for replica in observed.replicas}
+    taken = {replica.spec.slot for replica in observed.replicas} | observed.taken_slots
     return [slot for slot in range(all_slots(observed)) if slot not in taken]
 
 
 def free_gpus(observed: Observed) -> int | None:
-    """Return what is left of the budget besides all replicas that may hold GPUs; None: no limit."""
+    """Return what is left of the budget besides all replicas that may hold GPUs; None: no limit.
+
+    One that cannot be read may hold as many as any.
+    """
     budget = observed.deployment.spec.budget_gpus
     if budget is None:
         return None
     held = sum(it.spec.configuration.count for it in observed.replicas if holds_gpus(it))
-    return budget - held
+    return budget - held - len(observed.taken_slots) * observed.largest_count

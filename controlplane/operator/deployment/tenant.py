@@ -4,12 +4,12 @@ Only a namespace that carries the tenant's label is touched; the label is not gi
 whoever may write a deployment may not thereby take a namespace. Called by `plan` and `status`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from controlplane.cluster import Object, Resource, key_of
 from controlplane.operator.actions import Apply
 from controlplane.operator.deployment.observed import Namespace
+from controlplane.operator.manifests.tenant import holds
 
 
 def repairs(namespace: Namespace) -> Iterator[Apply]:
@@ -26,21 +26,5 @@ def missing(namespace: Namespace) -> list[tuple[Resource, Object]]:
     return [
         (resource, body)
         for resource, body in namespace.wanted
-        if not covers(live.get((resource.plural, key_of(body)[1])), body)
+        if not holds(live.get((resource.plural, key_of(body)[1])), body)
     ]
-
-
-def covers(live: Any, wanted: Any) -> bool:
-    """Tell whether `live` says all that `wanted` says; what the server added does not matter.
-
-    Empty values are not told from absent ones: the server drops some of them.
-    """
-    if isinstance(wanted, Mapping):
-        if not isinstance(live, Mapping):
-            return not wanted
-        return all(covers(live.get(word), value) for word, value in wanted.items())
-    if isinstance(wanted, list):
-        if not isinstance(live, list):
-            return not wanted
-        return len(live) == len(wanted) and all(map(covers, live, wanted))
-    return bool(live == wanted)

@@ -66,5 +66,6 @@ def _follower(launch: Launch, command: list[str]) -> list[str]:
     if launch.parallelism != "expert":
         return command
     local = launch.gpus // launch.nodes
-    script = f'exec "$@" --data-parallel-start-rank "$((LWS_WORKER_INDEX * {local}))"'
+    # Kubernetes makes one dollar of two, the shell the number.
+    script = f'exec "$@" --data-parallel-start-rank "$$((LWS_WORKER_INDEX * {local}))"'
     return ["sh", "-c", script, "sh", *command]

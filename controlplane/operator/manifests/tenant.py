@@ -6,7 +6,7 @@ weights; a customer's own container reaches the Internet, never the cluster or a
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.cluster import (
@@ -45,7 +45,10 @@ class TenantSettings:
         release_namespace: where gateways and the operator run.
         operator_account: the operator's ServiceAccount there.
         tenant_role: ClusterRole with what the operator may do in tenants' namespaces.
+        ssh_account: the SSH gateway's ServiceAccount; empty: there is none.
+        ssh_role: ClusterRole with what it may do there.
         weights_cidrs: networks inside the cluster that weights may come from, on any port.
+        resolver_cidrs: addresses of name servers beside kube-dns, such as a cache on each node.
         ingress_namespace: of the ingress controller that reaches customers' ports; empty: none.
         engine_token: the token gateways show to engines; empty: none.
     """
@@ -53,7 +56,10 @@ class TenantSettings:
     release_namespace: str
     operator_account: str = "flashplane-operator"
     tenant_role: str = "flashplane-tenant"
+    ssh_account: str = "flashplane-ssh-gateway"
+    ssh_role: str = "flashplane-tenant-ssh"
     weights_cidrs: tuple[str, ...] = ()
+    resolver_cidrs: tuple[str, ...] = ()
     ingress_namespace: str = ""
     engine_token: str = field(default="", repr=False)
 
@@ -68,7 +74,7 @@ def tenant_objects(
     """
     return [
         (NAMESPACES, tenant_namespace(namespace, tenant)),
-        (ROLE_BINDINGS, _role_binding(namespace, settings)),
+        *[(ROLE_BINDINGS, it) for it in _role_bindings(namespace, settings)],
         (NETWORK_POLICIES, _policy(namespace, "default-deny", {}, ["Ingress", "Egress"])),
         *[(NETWORK_POLICIES, it) for it in _allowed(namespace, settings)],
         (RESOURCE_QUOTAS, _quota(namespace, gpus)),
@@ -138,6 +144,7 @@ def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
         "namespaceSelector": _labelled({_NAMESPACE_NAME: "kube-system"}),
         "podSelector": _labelled({"k8s-app": "kube-dns"}),
     }
+    resolvers = [resolver, *[_block(cidr) for cidr in settings.resolver_cidrs]]
     https = {"to": _internet(), "ports": [_port(443)]}
     own = [{"to": [_block(cidr) for cidr in settings.weights_cidrs]}]
     policies = [
@@ -153,7 +160,7 @@ def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
             "names",
             {},
             ["Egress"],
-            egress=[{"to": [resolver], "ports": [_port(53, "UDP"), _port(53)]}],
+            egress=[{"to": resolvers, "ports": [_port(53, "UDP"), _port(53)]}],
         ),
         _policy(
             namespace,
@@ -202,22 +209,29 @@ def _limits(namespace: str) -> Object:
     return {**_head(LIMIT_RANGES, namespace, "flashplane"), "spec": {"limits": [default]}}
 
 
-def _role_binding(namespace: str, settings: TenantSettings) -> Object:
-    return {
-        **_head(ROLE_BINDINGS, namespace, "flashplane-operator"),
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": settings.tenant_role,
-        },
-        "subjects": [
-            {
-                "kind": "ServiceAccount",
-                "name": settings.operator_account,
-                "namespace": settings.release_namespace,
-            }
-        ],
+def _role_bindings(namespace: str, settings: TenantSettings) -> Iterator[Object]:
+    bound = {
+        settings.operator_account: settings.tenant_role,
+        settings.ssh_account: settings.ssh_role,
     }
+    for account, role in bound.items():
+        if not account:
+            continue
+        yield {
+            **_head(ROLE_BINDINGS, namespace, role),
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": role,
+            },
+            "subjects": [
+                {
+                    "kind": "ServiceAccount",
+                    "name": account,
+                    "namespace": settings.release_namespace,
+                }
+            ],
+        }
 
 
 def _head(resource: Resource, namespace: str, name: str) -> Object:

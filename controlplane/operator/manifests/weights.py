@@ -1,7 +1,7 @@
 """How weights come into an engine's pod: volumes, init containers, and the folder it reads.
 
-A claim is mounted read-only; a hub or bucket is fetched by `flashplane-worker fetch` into the
-node's cache, or the pod's own disk; an image is copied from.
+A claim is mounted read-only, and read once before if it has a digest; a hub or bucket is fetched by
+`flashplane-worker fetch` into the node's cache, or the pod's own disk; an image is copied from.
 """
 
 import hashlib
@@ -39,10 +39,12 @@ def weights_part(spec: WeightsSpec, settings: PodSettings, namespace: str) -> We
     mounts: list[Object] = [{"name": _VOLUME, "mountPath": MOUNT, "readOnly": True}]
     if spec.pvc is not None:
         claim = {"claimName": spec.pvc.claim, "readOnly": True}
+        directory = _under(spec.pvc.path)
         return Weights(
-            directory=_under(spec.pvc.path),
-            volumes=[{"name": _VOLUME, "persistentVolumeClaim": claim}],
-            mounts=mounts,
+            directory,
+            [{"name": _VOLUME, "persistentVolumeClaim": claim}],
+            mounts,
+            [_verify(spec.digest, settings, directory)] if spec.digest else [],
         )
     if spec.image is not None:
         own_disk: Object = {"name": _VOLUME, "emptyDir": {}}
@@ -57,7 +59,16 @@ def _cache(spec: WeightsSpec, settings: PodSettings, namespace: str) -> Object:
     kept = spec.node_cache and settings.cache_path and namespace in settings.cache_namespaces
     if not kept:
         return {"emptyDir": {}}
-    return {"hostPath": {"path": settings.cache_path, "type": "DirectoryOrCreate"}}
+    return {"hostPath": {"path": settings.cache_path, "type": "Directory"}}
+
+
+def _verify(digest: str, settings: PodSettings, directory: str) -> Object:
+    """Read a claim's weights once and compare. Kubernetes makes one dollar of two."""
+    script = (
+        'found="$$(flashplane-worker digest "$1")" && [ "$found" = "$2" ] && exit 0; '
+        'echo "the claim holds $found, not $2" >&2; exit 1'
+    )
+    return _ours(settings, ["sh", "-c", script, "sh", directory, digest], read_only=True)
 
 
 def _fetch(spec: WeightsSpec, settings: PodSettings, directory: str) -> Object:
@@ -66,22 +77,26 @@ def _fetch(spec: WeightsSpec, settings: PodSettings, directory: str) -> Object:
     arguments = _hub(source) if isinstance(source, HubSource) else _s3(source)
     if spec.digest:
         arguments += ["--digest", spec.digest]
-    container = {
+    container = _ours(settings, ["flashplane-worker", "fetch", directory, *arguments])
+    if source.secret:
+        container["envFrom"] = [{"secretRef": {"name": source.secret}}]
+    return container
+
+
+def _ours(settings: PodSettings, command: list[str], *, read_only: bool = False) -> Object:
+    return {
         "name": FETCH,
-        "image": settings.fetch_image or settings.images.get("flash", ""),
-        "command": ["flashplane-worker", "fetch", directory, *arguments],
+        "image": settings.image("flash"),
+        "command": command,
         "env": [{"name": "HOME", "value": "/tmp"}],
         "volumeMounts": [
-            {"name": _VOLUME, "mountPath": MOUNT},
+            {"name": _VOLUME, "mountPath": MOUNT, "readOnly": read_only},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
         "resources": _FETCH_RESOURCES,
         "securityContext": confined(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    if source.secret:
-        container["envFrom"] = [{"secretRef": {"name": source.secret}}]
-    return container
 
 
 def _hub(source: HubSource) -> list[str]:
