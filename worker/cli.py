@@ -1,4 +1,4 @@
-"""`flashplane-worker`: serve a model directory, look into one, write a tiny one."""
+"""`flashplane-worker`: serve a model directory, fetch one, look into one, write a tiny one."""
 
 import dataclasses
 import importlib.metadata
@@ -12,6 +12,7 @@ import typer
 
 from worker.config import MOST_DRAFT_TOKENS
 from worker.errors import WorkerError
+from worker.weights import command as weights
 
 app = typer.Typer(
     help="""Run DeepSeek-V4-Flash: an engine behind an OpenAI-style HTTP server.
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="Make and inspect model directories.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+weights.add_to(app)
 
 
 class Device(StrEnum):

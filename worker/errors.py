@@ -4,6 +4,7 @@ WorkerError
 ├── ConfigError          config.json or an engine setting is unusable
 │   └── UnsupportedModelError  a model this worker does not implement
 ├── CheckpointError      the weights on disk are not what config.json promises
+├── WeightsError         weights cannot be fetched, or are not those that were asked for
 ├── EngineCrashed        no request can be served any more
 ├── PeerLost             another rank has died or does not answer
 └── RequestError         one request cannot be served; many kinds, each with its HTTP status
@@ -46,6 +47,10 @@ class CheckpointError(WorkerError):
     def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
         """Pickles: a rank sends its load error to the process that started it."""
         return type(self), (self.summary, self.problems)
+
+
+class WeightsError(WorkerError):
+    """Weights cannot be fetched: refused, gone, changed, no room; or they are other ones."""
 
 
 class EngineCrashed(WorkerError):
