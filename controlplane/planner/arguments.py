@@ -62,7 +62,11 @@ def sglang_arguments(launch: Launch) -> list[str]:
     """Arguments of `python3 -m sglang.launch_server`."""
     pipeline = launch.parallelism == "pipeline"
     options: dict[str, object] = {
-        **({"--pp": launch.gpus} if pipeline else {"--tp": launch.gpus, "--ep": launch.gpus}),
+        **(
+            {"--pp-size": launch.gpus}
+            if pipeline
+            else {"--tp-size": launch.gpus, "--ep-size": launch.gpus}
+        ),
         "--context-length": launch.max_model_len,
         "--kv-cache-dtype": "fp8_e4m3" if launch.kv_cache_dtype == "fp8" else "auto",
         "--mem-fraction-static": f"{launch.utilization:.2f}",
@@ -72,7 +76,7 @@ def sglang_arguments(launch: Launch) -> list[str]:
     }
     flags = ["--enable-metrics"]
     if launch.parallelism == "expert":
-        options["--dp"] = launch.gpus
+        options["--dp-size"] = launch.gpus
         flags += ["--enable-dp-attention", "--enable-metrics-for-all-schedulers"]
     if launch.draft_tokens:
         options |= {

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from support.configurations import configuration, replica
 from support.polling import until
+from support.weights_server import REPO, sha256, weights_server
 
 from controlplane.cluster import NAMESPACES, PODS, Object
 from controlplane.crd.conditions import Reason
@@ -28,6 +29,8 @@ from controlplane.operator.replica.workload import Progress
 REPOSITORY = Path(__file__).parents[3]
 NAMESPACE = "acme"
 FLASH = ENGINES["flash"]
+TINY: Object = {"pvc": {"claim": "w", "path": "tiny"}}
+DIGEST = "sha256:" + sha256(f"{sha256(b'{}')}  config.json\n".encode())
 CPU = configuration("cpu", 1, cpu="1", memory="1Gi")
 
 
@@ -65,9 +68,9 @@ def kubelet(cluster: LocalCluster, tiny: Path, tmp_path: Path) -> Iterator[Kubel
     running.stop(grace_seconds=5)
 
 
-def engine_pod(path: str = "tiny", **container: Any) -> Object:
+def engine_pod(weights: Object = TINY, **container: Any) -> Object:
     """The pod of a replica on a CPU, with other fields of its container."""
-    made = replica(where=CPU, weights={"pvc": {"claim": "w", "path": path}}, drainTimeoutSeconds=1)
+    made = replica(where=CPU, weights=weights, drainTimeoutSeconds=1)
     (pod,) = engine_pods(made, PodSettings())
     pod["spec"]["containers"][0] |= container
     pod["spec"]["terminationGracePeriodSeconds"] = 1
@@ -130,9 +133,41 @@ def test_an_engine_loads_and_completes_a_generation(
 def test_an_engine_without_weights_fails_with_its_own_words(
     cluster: LocalCluster, kubelet: Kubelet
 ) -> None:
-    progress = failed(Watched(cluster, engine_pod(path="nothing")))
+    progress = failed(Watched(cluster, engine_pod({"pvc": {"claim": "w", "path": "nothing"}})))
     assert progress.reason is Reason.ENGINE_FAILED
     assert "config.json" in progress.message
+
+
+@pytest.mark.parametrize("from_hub", [True, False], ids=["fetched", "on a claim"])
+def test_weights_are_there_and_checked_before_the_engine_starts(
+    cluster: LocalCluster, kubelet: Kubelet, tiny: Path, from_hub: bool
+) -> None:
+    """What stands for the engine looks for a file where the engine would."""
+    with weights_server({"config.json": b"{}"}) as hub:
+        if from_hub:
+            there = {"hub": {"repo": REPO, "endpoint": hub.url}, "digest": DIGEST}
+        else:
+            (tiny / "small").mkdir()
+            (tiny / "small" / "config.json").write_bytes(b"{}")
+            there = {"pvc": {"claim": "w", "path": "small"}, "digest": DIGEST}
+        pod = engine_pod(there)
+        directory = pod["spec"]["containers"][0]["command"][2]
+        look = f"test -f {directory}/config.json && exec sleep 1000"
+        pod["spec"]["containers"][0]["command"] = ["sh", "-c", look]
+        watched = Watched(cluster, pod)
+        until(lambda: watched.look().phase is Phase.LOADING, seconds=60, what="weights")
+    assert Phase.FETCHING in watched.phases
+    assert watched.look().reason is None
+
+
+def test_other_weights_than_those_asked_for_are_refused(
+    cluster: LocalCluster, kubelet: Kubelet
+) -> None:
+    with weights_server({"config.json": b"{ }"}) as hub:
+        there = {"hub": {"repo": REPO, "endpoint": hub.url}, "digest": DIGEST}
+        progress = failed(Watched(cluster, engine_pod(there)))
+    assert progress.reason is Reason.WEIGHTS_UNAVAILABLE
+    assert "other weights" in progress.message
 
 
 def test_an_image_that_cannot_be_pulled_is_told(cluster: LocalCluster, kubelet: Kubelet) -> None:
