@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
+    project_deployments: bool = Field(
+        default=False,
+        description="whether the jobs write deployments to the Kubernetes cluster; `up` does its "
+        "own",
+    )
     kubeconfig: str = Field(
         default="",
         validation_alias=AliasChoices("KUBECONFIG", "FLASHPLANE_KUBECONFIG"),
@@ -155,6 +160,9 @@ class Settings(BaseSettings):
     endpoint_tls_secret: str = Field(
         default="", description="Secret with a certificate of *.<endpoint_domain>"
     )
+    endpoint_ingress_namespace: str = Field(
+        default="", description="namespace of the ingress controller, let in to those ports"
+    )
     tools_image: str = Field(
         default="", description="image with `flashplane scrub`; this program's own"
     )
@@ -171,6 +179,15 @@ class Settings(BaseSettings):
     operator_port: int = Field(
         default=9090, ge=0, le=65535, description="port of the operator's health and metrics"
     )
+
+
+# What programs need to run at all; everything else may be a secret.
+_OF_PROGRAMS = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS")
+
+
+def program_environment() -> dict[str, str]:
+    """Return what of this process's environment programs of others may see."""
+    return {name: os.environ[name] for name in _OF_PROGRAMS if name in os.environ}
 
 
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ Time that the account does not cover is waived, told to the operator, and ends t
 """
 
 import logging
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,9 @@ from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing import gpu
 from controlplane.pricing.rating import gpu_time_p
+from controlplane.registry import leases
 from controlplane.registry.leases import Lease
+from controlplane.store import Store
 from controlplane.tenants.models import Tenant
 
 _log = logging.getLogger(__name__)
@@ -30,8 +33,28 @@ _log = logging.getLogger(__name__)
 _TICK = timedelta(milliseconds=TICK_MS)
 
 
+def proofs(store: Store) -> list[Lease]:
+    """Return what the operator published, however long ago: a proof does not age.
+
+    Raises:
+        redis.RedisError: the store is down.
+    """
+    return leases.TABLE.read(store, 0.0, stale_seconds=math.inf)
+
+
+def acknowledge(store: Store, proofs: Iterable[Lease]) -> None:
+    """Take lives out of the store that are over; call it when they have been written down.
+
+    Raises:
+        redis.RedisError: the store is down; what is read again costs nothing again.
+    """
+    for proof in proofs:
+        if proof.ended:
+            leases.TABLE.withdraw(store, proof.uid)
+
+
 def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
-    """Write down what `proofs` prove up to `now`; return how many were of billable replicas."""
+    """Write down what `proofs` prove up to `now`; return how many were dealt with."""
     by_id = {_uuid(proof.uid): proof for proof in proofs}
     known = session.scalars(
         select(GpuInterval)
@@ -40,16 +63,14 @@ def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
         .with_for_update()
     )
     interval_of = {interval.id: interval for interval in known}
-    billable = 0
     for uid, proof in by_id.items():
         interval = interval_of.get(uid) if uid is not None else None
         if interval is None:
-            interval = _begin(session, uid, proof, now)
+            _begin(session, uid, proof, now)
         else:
             _go_on(interval, proof, now)
-        billable += interval is not None
     session.flush()
-    return billable
+    return len(by_id)
 
 
 def charge(session: Session, now: datetime, limit: int = 100) -> int:
@@ -77,13 +98,11 @@ def charge(session: Session, now: datetime, limit: int = 100) -> int:
     return len(due)
 
 
-def _begin(
-    session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime
-) -> GpuInterval | None:
+def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime) -> None:
     tenant_id = _uuid(proof.tenant_id)
     if uid is None or tenant_id is None or session.get(Tenant, tenant_id) is None:
         _tell("unknown_tenant", proof.replica, deployment=proof.deployment)
-        return None
+        return
     since_ms, until_ms = _bounds(proof, now)
     started_at = _moment(since_ms)
     rate_p = gpu.rate_p_per_hour(
@@ -94,24 +113,24 @@ def _begin(
         _tell("no_price", proof.replica, configuration=proof.configuration)
     life = begun(since_ms, until_ms)
     deployment = rows.by_key(session, proof.deployment)
-    interval = GpuInterval(
-        id=uid,
-        replica=proof.replica,
-        tenant_id=tenant_id,
-        deployment_id=deployment.id if deployment else None,
-        deployment=proof.deployment,
-        path=proof.path,
-        configuration=proof.configuration,
-        gpus=proof.gpus,
-        spot=proof.spot,
-        rate_p_per_hour=rate_p or 0,
-        started_at=started_at,
-        proven_until=_moment(life.until_ms),
-        proven_ms=life.proven_ms,
-        ended_at=_moment(life.until_ms) if proof.ended else None,
+    session.add(
+        GpuInterval(
+            id=uid,
+            replica=proof.replica,
+            tenant_id=tenant_id,
+            deployment_id=deployment.id if deployment else None,
+            deployment=proof.deployment,
+            path=proof.path,
+            configuration=proof.configuration,
+            gpus=proof.gpus,
+            spot=proof.spot,
+            rate_p_per_hour=rate_p or 0,
+            started_at=started_at,
+            proven_until=_moment(life.until_ms),
+            proven_ms=life.proven_ms,
+            ended_at=_moment(life.until_ms) if proof.ended else None,
+        )
     )
-    session.add(interval)
-    return interval
 
 
 def _go_on(interval: GpuInterval, proof: Lease, now: datetime) -> None:

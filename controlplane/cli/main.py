@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import admin, configuration, doctor, journals, product, scrub, services
+from controlplane.cli import (
+    admin,
+    announce,
+    configuration,
+    deployments,
+    doctor,
+    journals,
+    product,
+    scrub,
+    services,
+)
 from controlplane.cli.failure import Commands
 
 EXAMPLES = """\
@@ -29,6 +39,13 @@ Customers and money, with the running product:
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
+
+GPUs for sale, as pools, dedicated deployments and bare machines:
+
+\b
+    flashplane gpu-prices publish h200-x4 19.36
+    flashplane deployments create bot --tenant acme --configuration h200-x4 --dry-run
+    flashplane deployments list
 
 Something is wrong? `flashplane doctor`. Every setting: `flashplane config`.
 """
@@ -62,7 +79,9 @@ def _main(
 product.add_to(app)
 services.add_to(app)
 journals.add_to(app)
+announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
+deployments.add_to(app)
 scrub.add_to(app)

@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(beat)
     app.command(rich_help_panel="Processes")(operator)
     app.command("ssh-gateway", rich_help_panel="Processes")(ssh_gateway)
+    app.command(hidden=True)(local_operator)
     app.command(rich_help_panel="Processes")(migrate)
 
 
@@ -102,6 +103,13 @@ def ssh_gateway() -> None:
     from controlplane.ssh_gateway import main
 
     main.run(Settings())
+
+
+def local_operator(pods: Path, model: Path) -> None:
+    """Keep a cluster on this machine, with the operator on it. Run by `flashplane up`."""
+    from controlplane.supervisor import local_operator
+
+    local_operator.run(complete_settings(), folder=pods, model=model)
 
 
 def migrate() -> None:

@@ -9,31 +9,29 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from controlplane.cluster import CONFIG_MAPS, NODES, Cluster, NotFound, Object
+from controlplane.cluster import CONFIG_MAPS, NODES, Cluster, Forbidden, NotFound, Object
 from controlplane.crd.base import REPLICAS
 from controlplane.crd.configuration import CATALOGUE_NAME, GPUConfiguration
 from controlplane.deployments.models import OfferedConfiguration
 from controlplane.deployments.objects import pages
+from controlplane.planner import catalogue
 
 _log = logging.getLogger(__name__)
-
-_KEY = "catalogue.yaml"
 
 
 def observe_catalogue(session: Session, cluster: Cluster, namespace: str) -> int:
     """Copy the catalogue and its stock; return how many entries changed.
 
-    A catalogue that is not there, or cannot be read, changes nothing: missing is not empty.
+    A catalogue that is not there, or cannot be read, changes nothing: missing is not empty. Stock
+    is unknown where nodes may not be read.
     """
     configurations = _read(cluster, namespace)
     if configurations is None:
         return 0
-    free = free_replicas(configurations, pages(cluster, NODES), pages(cluster, REPLICAS))
+    free = _stock(cluster, configurations)
     rows = {row.id: row for row in session.scalars(select(OfferedConfiguration))}
     changed = 0
     for position, configuration in enumerate(configurations):
@@ -78,17 +76,25 @@ def free_replicas(
 
 def _read(cluster: Cluster, namespace: str) -> list[GPUConfiguration] | None:
     try:
-        text = cluster.get(CONFIG_MAPS, CATALOGUE_NAME, namespace=namespace)["data"][_KEY]
-        listed = yaml.safe_load(text)["configurations"]
-        return [GPUConfiguration.model_validate(it) for it in listed]
+        found = cluster.get(CONFIG_MAPS, CATALOGUE_NAME, namespace=namespace)
+        return list(catalogue.parse(found.get("data", {}).get(catalogue.KEY, "")).values())
     except NotFound:
         return None
-    except (KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
+    except catalogue.InvalidCatalogue as error:
         _log.warning("catalogue_unreadable", extra={"reason": str(error)[:500]})
         return None
 
 
-def _fields(body: Object, position: int, free: int) -> dict[str, Any]:
+def _stock(
+    cluster: Cluster, configurations: Iterable[GPUConfiguration]
+) -> Mapping[str, int | None]:
+    try:
+        return free_replicas(configurations, pages(cluster, NODES), pages(cluster, REPLICAS))
+    except Forbidden:
+        return {configuration.id: None for configuration in configurations}
+
+
+def _fields(body: Object, position: int, free: int | None) -> dict[str, Any]:
     return {"body": body, "position": position, "free_replicas": free}
 
 

@@ -3,6 +3,7 @@
 Called by `projection` and `observation`.
 """
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -45,9 +46,12 @@ class Seen:
         return "deletionTimestamp" in self._metadata
 
     @property
-    def row_id(self) -> str:
-        """The row it was projected from; empty when written by hand."""
-        return str(self._annotations.get(ROW_ANNOTATION, ""))
+    def row_id(self) -> uuid.UUID | None:
+        """The row it was projected from; None when written by hand."""
+        try:
+            return uuid.UUID(self._annotations.get(ROW_ANNOTATION, ""))
+        except ValueError:
+            return None
 
     @property
     def row_generation(self) -> int:
@@ -71,8 +75,10 @@ class Seen:
 
     def shows(self, row: Deployment) -> bool:
         """Return whether it says what the row does."""
-        if (self.row_id, self.row_generation) != (str(row.id), row.generation):
+        if (self.row_id, self.row_generation) != (row.id, row.generation):
             return False
+        if not row.out_of_funds and self.body["spec"] == row.spec:
+            return True
         try:
             typed = self.kind.of(self.body)
         except ValidationError:

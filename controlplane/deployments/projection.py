@@ -8,6 +8,7 @@ at a time, whoever it is; the others do nothing.
 
 import logging
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Select, func, or_, select
@@ -21,6 +22,7 @@ from controlplane.cluster import (
     Forbidden,
     Invalid,
     NotFound,
+    Resource,
 )
 from controlplane.crd.base import TENANT_LABEL, Path
 from controlplane.db import uuid7
@@ -41,7 +43,7 @@ class _Taken(Exception):
     """An object of this name is there that this row did not make."""
 
 
-def project(session: Session, cluster: Cluster, *, limit: int = 50) -> int:
+def project(session: Session, cluster: Cluster, *, limit: int = 200) -> int:
     """Write at most `limit` rows to the cluster; return how many writes there were.
 
     What the cluster refuses is kept in the row, shown by the API, and tried again now and then.
@@ -52,23 +54,13 @@ def project(session: Session, cluster: Cluster, *, limit: int = 50) -> int:
     if not _only_one(session):
         return 0
     found = objects.all_of(cluster)
-    writes = 0
-    for row_id in session.scalars(_wanted(datetime.now(UTC))).all():
+    writes = _end_left_over(session, cluster, found)
+    for row in session.scalars(_wanted(datetime.now(UTC))).all():
         if writes >= limit:
             break
-        # Under the row's lock, so that an older generation never overwrites a newer one.
-        row = session.get(
-            Deployment, row_id, with_for_update={"skip_locked": True}, populate_existing=True
-        )
-        if row is None:
-            continue
         seen = found[objects.kind_of(row).resource].get((row.namespace, row.name))
-        try:
-            writes += (
-                _end(cluster, row, seen) if row.state == "deleting" else _make(cluster, row, seen)
-            )
-        except (_Taken, *_REFUSALS) as refusal:
-            _refuse(row, str(refusal))
+        if not _is_settled(row, seen):
+            writes += _settle(session, cluster, row.id, seen)
     session.flush()
     return writes
 
@@ -93,7 +85,7 @@ def observe(session: Session, cluster: Cluster, *, catalogue_namespace: str = "f
     for seen in found:
         row = row_of.get(seen.key)
         if row is not None and row.managed == "row":
-            changed += _copy(row, seen) if seen.row_id == str(row.id) else 0
+            changed += _copy(row, seen) if seen.row_id == row.id else 0
         elif seen.path in list(Path) and seen.key not in external:
             external.add(seen.key)
             changed += _show(session, row, seen, tenants)
@@ -109,9 +101,9 @@ def _only_one(session: Session) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))))
 
 
-def _wanted(now: datetime) -> Select[uuid.UUID]:
+def _wanted(now: datetime) -> Select[Deployment]:
     return (
-        select(Deployment.id)
+        select(Deployment)
         .where(
             Deployment.managed == "row",
             Deployment.state != "deleted",
@@ -121,8 +113,53 @@ def _wanted(now: datetime) -> Select[uuid.UUID]:
     )
 
 
+def _is_settled(row: Deployment, seen: Seen | None) -> bool:
+    """Return whether there is nothing to do, which is so for nearly all rows."""
+    if seen is None or row.refusal is not None:
+        return False
+    return seen.deleting if row.state == "deleting" else seen.shows(row)
+
+
+def _settle(session: Session, cluster: Cluster, row_id: uuid.UUID, seen: Seen | None) -> int:
+    # Read again under the row's lock, so that an older generation never overwrites a newer one.
+    row = session.get(
+        Deployment, row_id, with_for_update={"skip_locked": True}, populate_existing=True
+    )
+    if row is None:
+        return 0
+    try:
+        return _end(cluster, row, seen) if row.state == "deleting" else _make(cluster, row, seen)
+    except (_Taken, *_REFUSALS) as refusal:
+        _refuse(row, str(refusal))
+        return 0
+
+
+def _end_left_over(
+    session: Session, cluster: Cluster, found: Mapping[Resource, Mapping[Key, Seen]]
+) -> int:
+    """Delete objects of deleted rows: a write that timed out may have been done after all."""
+    ours = {
+        seen.row_id: seen
+        for kind in found.values()
+        for seen in kind.values()
+        if seen.row_id is not None
+    }
+    deleted = select(Deployment.id).where(Deployment.id.in_(ours), Deployment.state == "deleted")
+    left_over = [ours[row_id] for row_id in session.scalars(deleted)]
+    return sum(_delete(cluster, seen) for seen in left_over if not seen.deleting)
+
+
+def _delete(cluster: Cluster, seen: Seen) -> int:
+    namespace, name = seen.key
+    try:
+        cluster.delete(seen.kind.resource, name, namespace=namespace, uid=seen.uid)
+    except NotFound:
+        return 0
+    return 1
+
+
 def _make(cluster: Cluster, row: Deployment, seen: Seen | None) -> int:
-    if seen is not None and seen.row_id != str(row.id) and not seen.deleting:
+    if seen is not None and seen.row_id != row.id and not seen.deleting:
         raise _Taken(f"{row.namespace}/{row.name} was written into the cluster by hand.")
     if seen is not None and (seen.deleting or seen.shows(row)):
         _accept(row)
@@ -150,17 +187,12 @@ def _ensure_namespace(cluster: Cluster, namespace: str, tenant: str) -> None:
 
 
 def _end(cluster: Cluster, row: Deployment, seen: Seen | None) -> int:
-    if seen is None or seen.row_id != str(row.id):
+    if seen is None or seen.row_id != row.id:
         row.state, row.deleted_at = "deleted", datetime.now(UTC)
         return 0
     if seen.deleting:
         return 0
-    namespace, name = seen.key
-    try:
-        cluster.delete(seen.kind.resource, name, namespace=namespace, uid=seen.uid)
-    except NotFound:
-        return 0
-    return 1
+    return _delete(cluster, seen)
 
 
 def _accept(row: Deployment) -> None:

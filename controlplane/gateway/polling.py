@@ -7,10 +7,8 @@ import time
 import redis
 
 from controlplane.gateway.router import Router
-from controlplane.gateway.snapshot import SILENCE_SECONDS, believed
+from controlplane.gateway.snapshot import SILENCE_SECONDS, Snapshot, believed
 from controlplane.registry import pools, replicas
-from controlplane.registry.pools import Pool
-from controlplane.registry.replicas import Replica
 from controlplane.store import Store
 
 POLL_SECONDS = 0.5
@@ -21,19 +19,18 @@ _log = logging.getLogger(__name__)
 async def poll_once(store: Store, router: Router) -> bool:
     """Give the router a new snapshot; False, and the last one stays, while the store is down."""
     try:
-        told, offered = await asyncio.to_thread(_read, store)
+        snapshot = await asyncio.to_thread(_read, store, router.draining)
     except redis.RedisError:
         return False
-    router.update(*believed(told, offered, time.time()))
+    router.take(snapshot)
     return True
 
 
-def _read(store: Store) -> tuple[list[Replica], list[Pool]]:
+def _read(store: Store, retired: frozenset[str]) -> Snapshot:
     now = time.time()
-    return (
-        replicas.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS),
-        pools.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS),
-    )
+    told = replicas.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS)
+    offered = pools.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS)
+    return Snapshot(*believed(told, offered, now), retired)
 
 
 async def poll(store: Store, router: Router) -> None:

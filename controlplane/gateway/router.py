@@ -52,19 +52,24 @@ class Router:
         self._watchers.append(watcher)
 
     def update(self, replicas: Sequence[Replica], pools: Sequence[Pool] = ()) -> None:
-        """Take a new snapshot of the registry.
+        """Take what the registry says now."""
+        self.take(Snapshot(replicas, pools, self.draining))
 
-        A replica that was seen draining never takes a request again, whatever an older word of it
-        says: its drain may have been acknowledged.
-        """
-        known = {replica.id for replica in replicas}
-        self._snapshot = Snapshot(replicas, pools, self._snapshot.draining & known)
+    @property
+    def draining(self) -> frozenset[str]:
+        """Ids of the replicas that never take a request again, whatever an older word of them may
+        say: their drain may have been acknowledged."""
+        return self._snapshot.draining
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Go by `snapshot` from now on; it was made with `draining` as it still is."""
+        self._snapshot = snapshot
         self._ejected_until = {
             replica_id: until
             for replica_id, until in self._ejected_until.items()
-            if replica_id in known
+            if replica_id in snapshot.ids
         }
-        routes = self._snapshot.routes
+        routes = snapshot.routes
         for route in [it for it in self._context_windows if it.tenant_id and it not in routes]:
             del self._context_windows[route]
         for route, served in routes.items():
@@ -165,7 +170,7 @@ class Router:
             gateway=gateway,
             published_at=time.time(),
             inflight=dict(self._inflight),
-            draining={it: self._inflight.get(it, 0) for it in self._snapshot.draining},
+            draining={it: self._inflight.get(it, 0) for it in self.draining},
             held=held,
             latency=self._latencies.report(time.monotonic()),
         )

@@ -23,6 +23,7 @@ NAP_SECONDS = 1.0
 MAX_HELD_BYTES = 512 * 2**20
 # A request that was turned away is demand all the same: some reports must tell of it.
 REMEMBERED_SECONDS = 2.0
+MAX_REMEMBERED = 1000
 MAX_RETRY_AFTER_SECONDS = 600
 DEFAULT_RETRY_AFTER_SECONDS = 10
 
@@ -49,7 +50,7 @@ class WaitingRoom:
         self._waiting: Counter[Route] = Counter()
         self._held_bytes = 0
         self._sleepers: dict[asyncio.Event, None] = {}
-        self._turned_away: deque[tuple[float, str]] = deque(maxlen=max_requests)  # when, pool
+        self._turned_away: dict[str, deque[float]] = {}  # when, by pool
         router.watch(self._wake)
 
     def check(self, route: Route) -> None:
@@ -123,9 +124,13 @@ class WaitingRoom:
             if pool is not None:
                 found[pool.name] += waiting
         forgotten_before = time.monotonic() - REMEMBERED_SECONDS
-        while self._turned_away and self._turned_away[0][0] < forgotten_before:
-            self._turned_away.popleft()
-        found.update(name for _, name in self._turned_away)
+        for name, moments in list(self._turned_away.items()):
+            while moments and moments[0] < forgotten_before:
+                moments.popleft()
+            if moments:
+                found[name] += len(moments)
+            else:
+                del self._turned_away[name]
         return dict(found)
 
     def _wake(self) -> None:
@@ -162,7 +167,8 @@ class WaitingRoom:
         if pool is None:
             return NoneOpen(f"no replica of {route.model!r} is ready")
         if pool.startable:
-            self._turned_away.append((time.monotonic(), pool.name))
+            moments = self._turned_away.setdefault(pool.name, deque(maxlen=MAX_REMEMBERED))
+            moments.append(time.monotonic())
         return _starting(pool)
 
 

@@ -11,6 +11,7 @@ piles up while no worker runs.
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 
 from celery import Celery
@@ -23,8 +24,10 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import settlement
+from controlplane.billing import gpu_time, settlement
+from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
+from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
@@ -33,6 +36,8 @@ QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
+METER_SECONDS = 5.0
+PROJECT_SECONDS = 2.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -63,8 +68,19 @@ app.conf.update(
             "schedule": RELEASE_SECONDS,
             "options": {"expires": RELEASE_SECONDS},
         },
+        "meter_gpu_time": {
+            "task": "controlplane.jobs.app.meter_gpu_time",
+            "schedule": METER_SECONDS,
+            "options": {"expires": METER_SECONDS},
+        },
     },
 )
+if _settings.project_deployments:
+    app.conf.beat_schedule["project"] = {
+        "task": "controlplane.jobs.app.project",
+        "schedule": PROJECT_SECONDS,
+        "options": {"expires": PROJECT_SECONDS},
+    }
 
 
 class PatientScheduler(PersistentScheduler):
@@ -114,6 +130,37 @@ def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
     while _tick(settlement.release_dead):
         pass
+
+
+@app.task
+def meter_gpu_time() -> None:
+    """Write down which GPU time was proven, then charge what is due."""
+    try:
+        proofs = gpu_time.proofs(_store())
+        if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
+            gpu_time.acknowledge(_store(), proofs)
+    except RedisError:
+        _log.warning("store_unavailable")
+    while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def project() -> None:
+    """Make the cluster say what the deployments' rows say, and the rows what it answers."""
+    namespace = _settings.operator_namespace
+    try:
+        _tick(lambda session: projection.project(session, _cluster()))
+        _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
+    except ClusterError as error:
+        _log.warning("cluster_unavailable", extra={"reason": str(error)})
+
+
+@cache
+def _cluster() -> Cluster:
+    from controlplane.kube import Kube  # 20 MB that only projecting needs
+
+    return Kube(_settings.kubeconfig)
 
 
 @cache

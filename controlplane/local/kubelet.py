@@ -72,7 +72,7 @@ class Kubelet:
         self._machine = Machine(
             cluster,
             disks,
-            Processes(disks.root / "processes.json"),
+            Processes(disks.process_file),
             environment,
             self.missing_images.__contains__,
         )

@@ -21,6 +21,11 @@ class Disks:
     root: Path
     claims: Mapping[str, Path] = field(default_factory=dict)
 
+    @property
+    def process_file(self) -> Path:
+        """Every container's process that was started and has not been seen to end."""
+        return self.root / "processes.json"
+
     def of_pod(self, uid: str) -> Path:
         """What goes with a pod."""
         return self.root / "pods" / uid

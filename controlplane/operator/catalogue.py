@@ -1,6 +1,6 @@
-"""The GPU catalogue in force: the ConfigMap's newest text that can be read. Made by `main`.
+"""The operator's tables: the GPU catalogue and the XID actions, from ConfigMaps, as last readable.
 
-A text with a fault changes nothing: the one before stays, and the log tells every fault.
+A ConfigMap that somebody breaks changes nothing: what was read before holds, and the log says why.
 """
 
 import logging
@@ -10,35 +10,36 @@ from types import MappingProxyType
 
 from controlplane.cluster import Object
 from controlplane.crd.configuration import CATALOGUE_NAME, GPUConfiguration
-from controlplane.operator.runtime.cache import Cache, Change
+from controlplane.operator.health.table import TABLE_NAME, Action, table_in
+from controlplane.operator.runtime.cache import Cache
 from controlplane.planner.catalogue import KEY, InvalidCatalogue, parse
 
 _log = logging.getLogger(__name__)
 
 
-class Catalogue:
-    """Every GPU configuration by id; call it to read them. Safe for use by many threads."""
+class Tables:
+    """Reads the ConfigMaps of the release's namespace from their cache."""
 
     def __init__(self, config_maps: Cache[Object], namespace: str) -> None:
-        """Follow the ConfigMap CATALOGUE_NAME of the release's namespace in a cache."""
         self._config_maps = config_maps
-        self._key = (namespace, CATALOGUE_NAME)
+        self._namespace = namespace
         self._lock = threading.Lock()
-        self._current: Mapping[str, GPUConfiguration] = MappingProxyType({})
-        config_maps.subscribe(self._changed)
+        self._text = ""
+        self._catalogue: Mapping[str, GPUConfiguration] = MappingProxyType({})
 
-    def __call__(self) -> Mapping[str, GPUConfiguration]:
-        """Return the configurations; empty before the first text that can be read."""
-        return self._current
-
-    def _changed(self, change: Change) -> None:
-        if change.key != self._key or change.new is None:
-            return  # a catalogue that is gone for a moment must not refuse every deployment
+    def catalogue(self) -> Mapping[str, GPUConfiguration]:
+        """Return every GPU configuration by id; empty before there is a catalogue."""
+        body = self._config_maps.body(self._namespace, CATALOGUE_NAME) or {}
+        text = body.get("data", {}).get(KEY, "")
         with self._lock:
-            body = self._config_maps.body(*self._key)
-            if body is None:
-                return
-            try:
-                self._current = MappingProxyType(parse(body.get("data", {}).get(KEY, "")))
-            except InvalidCatalogue as error:
-                _log.error("catalogue_is_invalid", extra={"reason": str(error)})
+            if text and text != self._text:
+                self._text = text
+                try:
+                    self._catalogue = MappingProxyType(parse(text))
+                except InvalidCatalogue as error:
+                    _log.error("catalogue_unreadable", extra={"reason": str(error)[:1000]})
+            return self._catalogue
+
+    def xid_actions(self) -> Mapping[int, Action]:
+        """Return what each GPU error asks for."""
+        return table_in(self._config_maps.body(self._namespace, TABLE_NAME))

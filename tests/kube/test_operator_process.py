@@ -32,6 +32,8 @@ class Running:
         environment = {
             **os.environ,
             "KUBECONFIG": str(server.kubeconfig),
+            # Down: an operator does not need it to lead.
+            "REDIS_URL": "redis://127.0.0.1:1/0",
             "FLASHPLANE_OPERATOR_NAMESPACE": namespace,
             "FLASHPLANE_OPERATOR_IDENTITY": identity,
             "FLASHPLANE_OPERATOR_LEASE_SECONDS": str(LEASE_SECONDS),

@@ -1,10 +1,10 @@
 """The charts installed on a real API server, as whoever runs a cluster does. Used by tests/kube."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import yaml
 from support import helm
 from support.kube_server import KubeServer
 
@@ -45,7 +45,7 @@ def kubectl(
     documents = given if isinstance(given, list) else [given]
     result = subprocess.run(
         [helm.program("kubectl"), "--kubeconfig", str(server.kubeconfig), *words],
-        input=None if given is None else yaml.safe_dump_all(documents),
+        input=None if given is None else "\n---\n".join(json.dumps(it) for it in documents),
         capture_output=True,
         text=True,
         check=False,

@@ -177,7 +177,8 @@ class World:
         self.now += seconds
         made = self.plan()
         for action in made.actions:
-            self.carry_out(action)
+            if not self.carry_out(action):
+                break
         return made
 
     def rounds(self, seconds: float = 0.0) -> None:
@@ -188,12 +189,15 @@ class World:
                 return
         raise AssertionError("the plans never come to rest")
 
-    def carry_out(self, action: Any) -> None:
+    def carry_out(self, action: Any) -> bool:
+        """Do it, and return True; False where the API server would answer 404 or 409."""
+        stale = isinstance(action, ApplyStatus | Patch) and not self._is_current(action)
+        if stale or (isinstance(action, Create) and action.body["metadata"]["name"] in self.pods):
+            return False
         self.done.append(action)
         match action:
             case ApplyStatus():
-                assert self.body is not None
-                self.body = {**self.body, "status": action.body["status"]}
+                self._write(status=action.body["status"])
             case Create() | Apply():
                 self._create(action.body)
             case Patch():
@@ -202,10 +206,24 @@ class World:
                 self._delete(action)
             case Emit():
                 self.events.append(action)
+        return True
+
+    def _is_current(self, action: ApplyStatus | Patch) -> bool:
+        change = action.body if isinstance(action, ApplyStatus) else action.change
+        version = change["metadata"].get("resourceVersion")
+        if version is None:
+            return True
+        return self.body is not None and self.body["metadata"]["resourceVersion"] == version
+
+    def _write(self, **parts: Any) -> None:
+        assert self.body is not None
+        version = int(self.body["metadata"]["resourceVersion"]) + 1
+        metadata = {**self.body["metadata"], **parts.pop("metadata", {})}
+        metadata["resourceVersion"] = str(version)
+        self.body = {**self.body, **parts, "metadata": metadata}
 
     def _create(self, body: Object) -> None:
         name = body["metadata"]["name"]
-        assert name not in self.pods
         self.created += 1
         metadata = {"uid": f"p-{self.created}", "creationTimestamp": timestamp(self.now)}
         self.pods[name] = {**body, "metadata": {**body["metadata"], **metadata}}
@@ -214,15 +232,21 @@ class World:
         if action.resource.plural == "nodes":
             self.nodes[action.name]["metadata"].update(action.change["metadata"])
             return
-        assert self.body is not None
         finalizers = action.change["metadata"]["finalizers"]
-        self.body = {**self.body, "metadata": {**self.body["metadata"], "finalizers": finalizers}}
+        self._write(metadata={"finalizers": finalizers})
+        assert self.body is not None
         if not finalizers and "deletionTimestamp" in self.body["metadata"]:
             self.body = None
 
     def _delete(self, action: Delete) -> None:
         if action.resource.plural == "replicas":
             self.delete()
+        elif (
+            action.resource is not PODS
+            or action.name not in self.pods
+            or self.pods[action.name]["metadata"]["uid"] != action.uid
+        ):
+            return
         elif action.grace_seconds == 0 or not self.pods[action.name]["spec"].get("nodeName"):
             del self.pods[action.name]
         else:
@@ -233,19 +257,13 @@ class World:
 
     def delete(self) -> None:
         """A person or the garbage collector asks for the replica's deletion."""
-        assert self.body is not None
-        metadata = {**self.body["metadata"], "deletionTimestamp": timestamp(self.now)}
-        self.body = {**self.body, "metadata": metadata}
+        self._write(metadata={"deletionTimestamp": timestamp(self.now)})
 
     def ask(self, **changes: Any) -> None:
         """Its owner changes its spec."""
         assert self.body is not None
         generation = self.body["metadata"]["generation"] + 1
-        self.body = {
-            **self.body,
-            "metadata": {**self.body["metadata"], "generation": generation},
-            "spec": {**self.body["spec"], **changes},
-        }
+        self._write(metadata={"generation": generation}, spec={**self.body["spec"], **changes})
 
     def pods_are(self, phase: Phase, reason: Reason | None = None, **words: Any) -> None:
         """The kubelet brings all pods to a phase, or says why not."""

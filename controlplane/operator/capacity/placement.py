@@ -56,7 +56,12 @@ def place(demand: Demand, machines: Iterable[Machine]) -> tuple[Placement, ...]:
 
 
 def _fits(demand: Demand, machine: Machine) -> bool:
-    enough = all(machine.free.get(name, 0.0) >= need for name, need in demand.needs.items())
+    enough = all(
+        machine.free.get(name, 0.0) >= need
+        for name, need in demand.needs.items()
+        # A machine that does not count its cores or memory does not limit them.
+        if name == demand.resource or name in machine.node.allocatable
+    )
     return enough and demand.admits(machine.node) and _isolated(demand, machine)
 
 

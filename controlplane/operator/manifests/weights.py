@@ -86,7 +86,7 @@ def _fetch(spec: WeightsSpec, settings: PodSettings, directory: str) -> Object:
 def _ours(settings: PodSettings, command: list[str], *, read_only: bool = False) -> Object:
     return {
         "name": FETCH,
-        "image": settings.fetch_image or settings.images.get("flash", ""),
+        "image": settings.image("flash"),
         "command": command,
         "env": [{"name": "HOME", "value": "/tmp"}],
         "volumeMounts": [

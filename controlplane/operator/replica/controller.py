@@ -3,10 +3,9 @@
 Keys are replicas' namespace and name, and `("", node)` for nodes. Wired by `main`.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from controlplane.cluster import Object
@@ -87,9 +86,6 @@ class ReplicaRounds:
     queue: WorkQueue
     xid_actions: Callable[[], Mapping[int, Action]] = lambda: XID_ACTIONS
     clock: Callable[[], float] = time.time
-    # Handlers of one object may run in two threads at once: each takes what the cache has then,
-    # one after the other, so that the last word stays.
-    _latest: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def subscribe(self) -> None:
         """Keep stock and board true, and ask for rounds when something changes."""
@@ -189,12 +185,11 @@ class ReplicaRounds:
 
     def _node_changed(self, change: Change) -> None:
         name = change.key[1]
-        with self._latest:
-            node = self.caches.nodes.get("", name)
-            if isinstance(node, Broken):
-                return  # what it was before is the best guess
-            self.stock.set_node(name, node)
-            self.board.set_node(name, node)
+        node = self.caches.nodes.get("", name)
+        if isinstance(node, Broken):
+            return  # what it was before is the best guess
+        self.stock.set_node(name, node)
+        self.board.set_node(name, node)
         self._node_told(name)
         self._wake_waiting()
 
@@ -210,8 +205,7 @@ class ReplicaRounds:
             self._node_told(node)
 
     def _pod_changed(self, change: Change) -> None:
-        with self._latest:
-            self.stock.set_pod(change.key, self.caches.pods.body(*change.key))
+        self.stock.set_pod(change.key, change.new)
         owner = replica_of_pod(change.body)
         if owner is not None:
             namespace, _, name = owner.partition("/")
@@ -220,11 +214,10 @@ class ReplicaRounds:
             self._wake_waiting()
 
     def _replica_changed(self, change: Change) -> None:
-        with self._latest:
-            replica = self.caches.replicas.get(*change.key)
-            if isinstance(replica, Broken):
-                return
-            self.stock.set_replica(change.key, replica)
+        replica = self.caches.replicas.get(*change.key)
+        if isinstance(replica, Broken):
+            return
+        self.stock.set_replica(change.key, replica)
         self.queue.add(change.key)
         had = change.old is not None and change.old.get("status", {}).get("placements")
         if had and (replica is None or not replica.status.placements):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from controlplane.cluster import Object
+from controlplane.cluster import PODS, Object
 from controlplane.crd.replica import Phase, Placement, Replica, ReplicaStatus
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS, Action
@@ -85,6 +85,13 @@ class Observed:
     def manifests(self) -> Sequence[Manifest]:
         """Its pods, or what makes them; none where they cannot be."""
         return () if self.refusal is not None else self.workload.manifests(self.replica)
+
+    @cached_property
+    def makers(self) -> Sequence[Manifest]:
+        """What makes its pods, or belongs to them, where it is not the pods alone."""
+        if not self.status.placements:
+            return ()
+        return [it for it in self.manifests if it[0] is not PODS]
 
     @cached_property
     def progress(self) -> Progress:

@@ -98,13 +98,10 @@ def _starts_at(status: ReplicaStatus) -> float:
 
 
 def _stop(observed: Observed) -> Iterator[Action]:
-    if not observed.all_pods:
-        return
-    if observed.status.placements:
+    if observed.status.phase is Phase.STOPPING:
         # What makes pods goes first, else it would make them again; absent is fine.
-        for resource, body in observed.manifests:
-            if resource is not PODS:
-                yield Delete(resource, observed.replica.namespace, body["metadata"]["name"])
+        for resource, body in observed.makers:
+            yield Delete(resource, observed.replica.namespace, body["metadata"]["name"])
     yield from _delete_all(observed, observed.all_pods)
 
 
@@ -175,6 +172,8 @@ def _again_in_seconds(observed: Observed, now: float) -> float | None:
         assert status.reserved_until is not None
         moments += [seconds(status.reserved_until), _starts_at(status)]
     began = steps.since(status)
+    if status.phase is Phase.STOPPING and observed.makers:
+        moments.append(began + steps.SETTLE_SECONDS)
     lasting = {
         Phase.PROBING: steps.PROBE_SECONDS,
         Phase.DEGRADED: steps.DEGRADED_SECONDS,

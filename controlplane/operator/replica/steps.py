@@ -29,6 +29,7 @@ PROBE_SECONDS = 300.0  # from ready pods to a completed generation
 DEGRADED_SECONDS = 120.0  # without an answer until the engine is started anew
 STABLE_SECONDS = 600.0  # served for so long, earlier crashes are forgotten
 SCRUB_SECONDS = 900.0
+SETTLE_SECONDS = 5.0  # until what makes pods, once deleted, makes none any more
 ENGINE_PORT = 8000
 MAX_STAGES = 24
 PROVEN_CLEAN_ANNOTATION = f"{GROUP}/proven-clean"  # a person vouches for quarantined GPUs
@@ -227,7 +228,7 @@ def _stopping(observed: Observed, now: float) -> ReplicaStatus:
     status = observed.status
     if not status.drained_by and status.failure is None and ending(observed, now) is not None:
         status = status.model_copy(update={"drained_by": drain.GONE})
-    if observed.pods:
+    if observed.pods or (observed.makers and now - since(status) < SETTLE_SECONDS):
         return status
     if _must_scrub(observed.at(status)):
         return moved(status, Phase.SCRUBBING, now, scrub=None)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from support.shop import Customer, Shop
 
@@ -180,7 +180,9 @@ def test_a_replica_of_nobody_we_know_is_not_billed(meter: Meter) -> None:
         meter.proof(uuid.uuid4(), 0, 10, tenant_id=str(uuid7())),
         meter.proof(uuid.uuid4(), 0, 10, tenant_id="somebody"),
     ]
-    assert meter.see(*strangers) == 0
+    assert meter.see(*strangers) == 2
+    with meter.shop.sessions.begin() as session:
+        assert session.scalars(select(GpuInterval)).all() == []
 
 
 def test_an_empty_account_pays_what_it_has_and_its_deployment_stops(shop: Shop) -> None:

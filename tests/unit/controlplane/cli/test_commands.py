@@ -38,6 +38,9 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
         *("tenants create", "tenants list", "tenants suspend", "tenants activate"),
         *("keys create", "keys list", "keys revoke", "prices list", "prices publish"),
         *("top-up", "balance", "usage", "ledger", "books"),
+        *(f"deployments {it}" for it in ("create", "list", "show", "set", "stop", "start")),
+        *(f"deployments {it}" for it in ("delete", "events", "usage", "configurations")),
+        *("gpu-prices list", "gpu-prices publish"),
     ],
 )
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from support.orders import H200, SMALL
 from support.projecting import Projector
 from support.shop import Shop
 
-from controlplane.cluster import NAMESPACES, Invalid, Object, Unreachable
+from controlplane.cluster import NAMESPACES, Invalid, NotFound, Object, Unreachable
 from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, FINALIZER, TENANT_LABEL
 from controlplane.deployments import rows
 from controlplane.deployments.models import Deployment, OfferedConfiguration
@@ -160,6 +160,21 @@ def test_an_unreachable_cluster_changes_no_row(projector: Projector, faults: Fau
     projector.project()
     projector.project()
     assert projector.row(row).state == "deleted"
+
+
+def test_a_write_that_was_done_after_all_does_not_outlive_its_row(projector: Projector) -> None:
+    row = projector.order()
+    projector.project()
+    late = projector.cluster.get(DEPLOYMENTS, NAME, namespace=row.namespace)
+    projector.delete(row)
+    projector.project()
+    projector.project()
+    assert projector.row(row).state == "deleted"
+    metadata = {name: late["metadata"][name] for name in ("namespace", "name", "annotations")}
+    projector.cluster.create(DEPLOYMENTS, {**late, "metadata": metadata})
+    assert projector.project() == 1
+    with pytest.raises(NotFound):
+        projector.cluster.get(DEPLOYMENTS, NAME, namespace=row.namespace)
 
 
 def by_hand(projector: Projector, namespace: str = "gitops", tenant: str = "") -> Object:

@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+from support.orders import stock
 from support.polling import until
 from support.shop import Shop, cost_p
 
 from controlplane.jobs.app import MOST_UNREAD, QUEUE, broker_url
+from controlplane.registry import leases
+from controlplane.registry.leases import Lease
 from controlplane.supervisor.postgres import Postgres
 from controlplane.usage.records import TokenUsage
 
@@ -125,3 +130,32 @@ def test_the_worker_outlives_its_database(
 )
 def test_celery_gets_its_own_spelling_of_a_socket(given: str, expected: str) -> None:
     assert broker_url(given) == expected
+
+
+def test_gpu_time_is_charged_and_its_end_acknowledged(
+    start: Start, shop: Shop, redis_url: str
+) -> None:
+    customer = shop.customer(10**12)
+    with shop.sessions.begin() as session:
+        stock(session)
+    began = time.time()
+    life = Lease(
+        uid=str(uuid.uuid4()),
+        replica="bot-0",
+        deployment="fp-t/bot",
+        path="dedicated",
+        tenant_id=str(customer.tenant_id),
+        configuration="h200-x4",
+        gpus=4,
+        spot=False,
+        alive_since=began,
+        published_at=began + 0.5,
+        ended=True,
+    )
+    with redis.Redis.from_url(redis_url) as store:
+        leases.TABLE.publish(store, life.uid, life)
+        worker(start)
+        clock(start)
+        until(lambda: not store.hlen(leases.TABLE.key), seconds=30, what="an acknowledgement")
+    until(lambda: shop.balance(customer).balance_p < 10**12, seconds=20, what="a charge")
+    assert shop.books().violations == []

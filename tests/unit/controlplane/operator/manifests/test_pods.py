@@ -8,6 +8,7 @@ import pytest
 from support.configurations import configuration, replica
 
 from controlplane.cluster import LEADER_WORKER_SETS, NETWORK_POLICIES, Object
+from controlplane.crd.conditions import Reason
 from controlplane.operator.manifests.nodes import leader_worker_set
 from controlplane.operator.manifests.pods import engine_pods
 from controlplane.operator.manifests.settings import PodSettings
@@ -15,9 +16,10 @@ from controlplane.planner.refusal import Refused
 
 DIGEST = "sha256:" + "0" * 64
 SETTINGS = PodSettings(
-    images={"flash": f"registry/worker@{DIGEST}", "vllm": f"registry/vllm@{DIGEST}"},
+    images={it: f"registry/{it}@{DIGEST}" for it in ("flash", "vllm", "sglang")},
     image_pull_secrets=("pull",),
     engine_token=True,
+    leader_worker_sets=True,
 )
 SOURCES: dict[str, Object] = {
     "pvc": {"pvc": {"claim": "w", "path": "v4/flash"}},
@@ -196,6 +198,12 @@ def test_a_deployments_own_image_is_used() -> None:
     assert only(engine_pods(made, SETTINGS))["spec"]["containers"][0]["image"] == "mine@sha256:1"
 
 
+def test_an_engine_without_an_image_is_refused_and_the_fix_is_named() -> None:
+    with pytest.raises(Refused, match="name one in engine") as caught:
+        engine_pods(replica(engine={"name": "vllm"}), PodSettings())
+    assert caught.value.reason is Reason.IMAGE_UNAVAILABLE
+
+
 def test_what_cannot_run_is_refused_before_a_pod_is_made() -> None:
     with pytest.raises(Refused, match="does not divide"):
         engine_pods(replica(where=configuration(count=6)), SETTINGS)
@@ -230,6 +238,21 @@ def test_several_nodes_are_one_group_apart_from_each_other(
 
 
 TEMPLATES = ("leaderTemplate", "workerTemplate")
+
+
+def test_without_the_kind_no_replica_spans_nodes() -> None:
+    made = replica(where=TWO_NODES, engine={"name": "sglang", "parallelism": "expert"})
+    with pytest.raises(Refused, match="install LeaderWorkerSet") as caught:
+        leader_worker_set(made, PodSettings())
+    assert caught.value.reason is Reason.IMPOSSIBLE_GEOMETRY
+
+
+def test_a_replica_without_gpus_yet_has_its_pods_names_and_no_node() -> None:
+    pod = only(engine_pods(replica(nodes=()), SETTINGS))
+    assert pod["metadata"]["name"] == "chat-0-0"
+    affinity = pod["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"][0]["values"] == []  # which an API server refuses
 
 
 def test_a_vllm_worker_node_begins_at_its_own_first_rank() -> None:
