@@ -1,6 +1,6 @@
 from controlplane.cluster import CONFIG_MAPS, Object
 from controlplane.crd.configuration import CATALOGUE_NAME
-from controlplane.operator.catalogue import Catalogue
+from controlplane.operator.catalogue import Tables
 from controlplane.operator.runtime.cache import Cache
 from controlplane.planner.catalogue import KEY, default_text
 
@@ -12,7 +12,7 @@ def config_map(version: int, text: str, name: str = CATALOGUE_NAME) -> Object:
 
 def test_the_newest_text_that_can_be_read_is_in_force() -> None:
     cache: Cache[Object] = Cache(CONFIG_MAPS, lambda body: body)
-    catalogue = Catalogue(cache, "fp")
+    catalogue = Tables(cache, "fp").catalogue
     assert catalogue() == {}
     cache.assume(config_map(1, default_text()))
     shipped = catalogue()
@@ -25,6 +25,6 @@ def test_the_newest_text_that_can_be_read_is_in_force() -> None:
 
 def test_other_config_maps_are_none_of_its_business() -> None:
     cache: Cache[Object] = Cache(CONFIG_MAPS, lambda body: body)
-    catalogue = Catalogue(cache, "fp")
+    catalogue = Tables(cache, "fp").catalogue
     cache.assume(config_map(1, default_text(), name="another"))
     assert catalogue() == {}
