@@ -2,6 +2,7 @@ from support.deployment_world import KEY, World, spec
 
 from controlplane.crd.inference import AbortOn
 from controlplane.operator.deployment.demand import GIVEN_UP_SECONDS, Demand, demand, evidence
+from controlplane.operator.deployment.history import History
 from controlplane.operator.deployment.judgement import Evidence, worse
 from controlplane.operator.signals import EngineState, Signals
 from controlplane.registry.gateways import GatewayReport, Latency
@@ -81,3 +82,27 @@ def test_a_candidate_is_judged_only_after_enough_requests() -> None:
 def test_errors_that_the_current_revision_has_too_are_not_held_against_it() -> None:
     assert worse(Evidence(100, 20), Evidence(100, 18), AbortOn()) == ""
     assert worse(Evidence(100, 20), Evidence(100, 10), AbortOn()) != ""
+
+
+def test_after_a_gap_nothing_shrinks_before_a_whole_window_was_seen_again() -> None:
+    bounds = {"min": 1, "max": 3, "stabilizationSeconds": 100, "targetInflight": 2}
+    world = World(spec(scaling=bounds))
+    world.load(inflight=1)
+    world.tick()
+    world.load(held=6)
+    world.run(60)
+    world.load()
+    world.run(70)
+    assert world.state.desired == 3
+    world.now += 300
+    world.run(90)
+    assert world.state.desired == 3
+    world.run(30)
+    assert world.state.desired == 2
+
+
+def test_the_mean_of_the_load_weighs_samples_by_their_time() -> None:
+    history = History(since=NOW)
+    for after, load in ((0, 10.0), (10, 4.0), (30, 1.0)):
+        history = history.with_load(NOW + after, load, keep_seconds=60)
+    assert history.mean_load() == (10 * 4.0 + 20 * 1.0) / 30
