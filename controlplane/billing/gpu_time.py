@@ -19,6 +19,7 @@ from controlplane.accounts import funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
 from controlplane.billing.gpu_ticks import TICK_MS, Life, Tick, begun, extended, tick
+from controlplane.crd.base import Path
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing import gpu
@@ -30,6 +31,7 @@ from controlplane.tenants.models import Tenant
 
 _log = logging.getLogger(__name__)
 
+BILLED_PATHS = (Path.DEDICATED, Path.BARE)
 _TICK = timedelta(milliseconds=TICK_MS)
 
 
@@ -55,7 +57,7 @@ def acknowledge(store: Store, proofs: Iterable[Lease]) -> None:
 
 def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
     """Write down what `proofs` prove up to `now`; return how many were dealt with."""
-    by_id = {_uuid(proof.uid): proof for proof in proofs}
+    by_id = {_uuid(proof.uid): proof for proof in proofs if proof.path in BILLED_PATHS}
     known = session.scalars(
         select(GpuInterval)
         .where(GpuInterval.id.in_([uid for uid in by_id if uid is not None]))
@@ -104,6 +106,10 @@ def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime)
         _tell("unknown_tenant", proof.replica, deployment=proof.deployment)
         return
     since_ms, until_ms = _bounds(proof, now)
+    deployment = rows.by_key(session, proof.deployment)
+    if deployment is not None and deployment.managed == "row":
+        # Whatever a proof says, nothing served before it was ordered.
+        since_ms = max(since_ms, _ms(deployment.created_at))
     started_at = _moment(since_ms)
     rate_p = gpu.rate_p_per_hour(
         session, configuration=proof.configuration, spot=proof.spot, at=started_at
@@ -112,7 +118,6 @@ def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime)
         # Nobody is billed at a rate that was not published when the time began.
         _tell("no_price", proof.replica, configuration=proof.configuration)
     life = begun(since_ms, until_ms)
-    deployment = rows.by_key(session, proof.deployment)
     session.add(
         GpuInterval(
             id=uid,

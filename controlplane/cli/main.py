@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import admin, configuration, deployments, doctor, product, services
+from controlplane.cli import (
+    admin,
+    configuration,
+    deployments,
+    doctor,
+    gpu_prices,
+    product,
+    services,
+)
 from controlplane.cli.failure import Commands
 
 EXAMPLES = """\
@@ -72,3 +80,4 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 deployments.add_to(app)
+gpu_prices.add_to(app)
