@@ -9,7 +9,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test storm bench lint lock install install-dev
+.PHONY: help up down status test storm bench bench-operator lint lock install install-dev
 
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ storm: install-dev ## Run the long fault storms
 bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
+bench-operator: install-dev ## Measure the operator with 5,000 replicas, 20 minutes: ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(ARGS)
+
 lint: install-dev ## Check format, style, types and floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,7 +45,12 @@ lock: install-dev ## Resolve the locked versions anew: ARGS=--upgrade
 	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --output-file requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) $(RUNTIME_EXTRAS) --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
-	$(BIN)/python deploy/without_torch.py requirements.lock requirements-dev.lock
+	$(COMPILE) $(ARGS) --extra controlplane --constraint requirements.lock \
+		--output-file deploy/controlplane.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra worker --constraint requirements.lock \
+		--output-file deploy/worker.lock pyproject.toml
+	$(BIN)/python deploy/without_torch.py requirements.lock requirements-dev.lock \
+		deploy/controlplane.lock deploy/worker.lock
 
 install:
 	@deploy/install runtime

@@ -7,6 +7,7 @@ Called by entry points: the operator, jobs, `flashplane doctor`, the SSH gateway
 """
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -94,6 +95,30 @@ class Kube:
             with suppress(ValueError, RuntimeError, OSError):  # it has ended meanwhile
                 response.shutdown()
         self._client.rest_client.pool_manager.clear()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, for clients of protocols that are not spoken here."""
+        return self._host
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that authenticate a request made now."""
+        headers: dict[str, str] = {}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        return headers
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how the server is trusted, and this client's certificate; None: no TLS."""
+        configuration = self._client.configuration
+        if not self._host.startswith("https:"):
+            return None
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if not configuration.verify_ssl:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        return context
 
     def server_version(self) -> str:
         """Return the server's version, such as `v1.34.2`."""

@@ -58,6 +58,25 @@ def upgrade(database_url: str) -> None:
         engine.dispose()
 
 
+def check(database_url: str) -> bool:
+    """Return whether a database has exactly this version's schema. Changes nothing.
+
+    Raises:
+        StartupError: the server is too old, or the schema is newer than this program.
+        sqlalchemy.exc.OperationalError: it cannot be reached.
+    """
+    engine = open_engine(database_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            _check_server(connection)
+            script = ScriptDirectory(str(_MIGRATIONS))
+            _check_not_newer(connection, script)
+            heads = MigrationContext.configure(connection).get_current_heads()
+            return set(heads) == set(script.get_heads())
+    finally:
+        engine.dispose()
+
+
 def _check_server(connection: Connection) -> None:
     version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
     if version // 10_000 < OLDEST_SERVER:

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         default=None, description="folder of rotated JSON logs; none: stderr"
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    engine_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret the gateway shows to engines, which started with the same; empty: none",
+    )
     router_policy: str = Field(default="least_inflight", description="how a replica is chosen")
     upstream_first_byte_timeout_seconds: float = Field(
         default=600.0, gt=0, description="how long a replica may take to its first byte"
@@ -70,6 +74,19 @@ class Settings(BaseSettings):
         ge=0,
         description="how long a request whose replica was lost waits for one that goes on",
     )
+    hold_max_requests: int = Field(
+        default=256,
+        ge=0,
+        description="requests of one model that may wait for its first replica to start",
+    )
+    hold_silence_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="how long a held stream can still end with an error status; then keep-alives",
+    )
+    hold_silence_whole_seconds: float = Field(
+        default=30.0, ge=0, description="the same for a held request that does not stream"
+    )
     max_body_bytes: int = Field(
         default=8 * 2**20, gt=0, description="largest request body accepted"
     )
@@ -80,6 +97,9 @@ class Settings(BaseSettings):
     default_weights: dict[str, Any] = Field(
         default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
         description="weights of deployments that name none, as JSON of a deployment's weights",
+    )
+    jobs_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
     project_deployments: bool = Field(
         default=False,
@@ -106,12 +126,68 @@ class Settings(BaseSettings):
         ge=1,
         description="how long a silent operator keeps the lead; the next one waits that long",
     )
+    operator_account: str = Field(
+        default="flashplane-operator", description="the operator's ServiceAccount"
+    )
+    tenant_role: str = Field(
+        default="flashplane-tenant",
+        description="ClusterRole that the operator binds to itself in tenants' namespaces; the SSH"
+        " gateway's there is called the same with -ssh",
+    )
+    ssh_account: str = Field(
+        default="", description="the SSH gateway's ServiceAccount; empty: there is none"
+    )
+    ssh_host: str = Field(default="127.0.0.1", description="address the SSH gateway listens on")
+    ssh_port: int = Field(
+        default=2222, ge=0, le=65535, description="port the SSH gateway listens on"
+    )
+    ssh_host_key: Path = Field(
+        default=Path(".flashplane/ssh_host_ed25519_key"),
+        description="the SSH gateway's private key; made when missing",
+    )
+    ssh_public_host: str = Field(
+        default="", description="where customers reach the SSH gateway; told in endpoints' status"
+    )
+    ssh_fingerprint: str = Field(
+        default="", description="SHA256 fingerprint of the SSH gateway's key, told the same way"
+    )
+    endpoint_domain: str = Field(
+        default="", description="domain of bare endpoints' ports as HTTPS; empty: none"
+    )
+    endpoint_ingress_class: str = Field(
+        default="", description="IngressClass of those ports; empty: the cluster's default"
+    )
+    endpoint_tls_secret: str = Field(
+        default="", description="Secret with a certificate of *.<endpoint_domain>"
+    )
+    endpoint_ingress_namespace: str = Field(
+        default="", description="namespace of the ingress controller, let in to those ports"
+    )
+    tools_image: str = Field(
+        default="", description="image with `flashplane scrub`; this program's own"
+    )
+    engine_images: dict[str, str] = Field(
+        default={}, description="container images of engines by name, as JSON"
+    )
+    weight_cache_path: str = Field(
+        default="",
+        description="folder on nodes that keeps weights of serverless pools; empty: none",
+    )
     operator_host: str = Field(
         default="127.0.0.1", description="address of the operator's health and metrics"
     )
     operator_port: int = Field(
         default=9090, ge=0, le=65535, description="port of the operator's health and metrics"
     )
+
+
+# What programs need to run at all; everything else may be a secret.
+_OF_PROGRAMS = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS")
+
+
+def program_environment() -> dict[str, str]:
+    """Return what of this process's environment programs of others may see."""
+    return {name: os.environ[name] for name in _OF_PROGRAMS if name in os.environ}
 
 
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`flashplane-worker`: serve a model directory, look into one, write a tiny one."""
+"""`flashplane-worker`: serve a model directory, fetch one, look into one, write a tiny one."""
 
 import dataclasses
 import importlib.metadata
@@ -12,6 +12,7 @@ import typer
 
 from worker.config import MOST_DRAFT_TOKENS
 from worker.errors import WorkerError
+from worker.weights import command as weights
 
 app = typer.Typer(
     help="""Run DeepSeek-V4-Flash: an engine behind an OpenAI-style HTTP server.
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="Make and inspect model directories.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+weights.add_to(app)
 
 
 class Device(StrEnum):
@@ -112,6 +114,15 @@ DrainSeconds = Annotated[
 JournalFile = Annotated[
     Path | None, typer.Option(help="Record every request's usage here; else nowhere. See /usage.")
 ]
+ApiKey = Annotated[
+    str,
+    typer.Option(
+        envvar="FLASHPLANE_ENGINE_TOKEN",
+        help="What requests must show as a bearer token, /health and /metrics apart. Others on the "
+        "machine can read a command line: prefer the variable, or the file.",
+    ),
+]
+ApiKeyFile = Annotated[Path | None, typer.Option(help="File whose first line is the API key.")]
 LogFile = Annotated[
     Path | None, typer.Option(help="Write JSON logs here, rotated; else to stderr.")
 ]
@@ -156,6 +167,8 @@ def serve(
     drain_seconds: DrainSeconds = 30,
     journal: JournalFile = None,
     journal_hours: Annotated[float, typer.Option(min=0.0, help="Keep usage this long.")] = 72.0,
+    api_key: ApiKey = "",
+    api_key_file: ApiKeyFile = None,
     log_level: Annotated[LogLevel, typer.Option(help="Least level told.")] = LogLevel.INFO,
     log_file: LogFile = None,
 ) -> None:
@@ -165,6 +178,7 @@ def serve(
     """
     # torch takes seconds to import; --help must not wait for it.
     from worker.config import EngineConfig, ModelConfig
+    from worker.server.auth import read_key
     from worker.server.launch import ServeConfig, set_threads
     from worker.server.launch import serve as run
     from worker.server.log import configure
@@ -200,6 +214,7 @@ def serve(
                 drain_seconds=drain_seconds,
                 journal=journal,
                 journal_hours=journal_hours,
+                api_key=read_key(api_key, api_key_file),
             ),
             engine,
         )

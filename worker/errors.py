@@ -4,6 +4,7 @@ WorkerError
 ├── ConfigError          config.json or an engine setting is unusable
 │   └── UnsupportedModelError  a model this worker does not implement
 ├── CheckpointError      the weights on disk are not what config.json promises
+├── WeightsError         weights cannot be fetched, or are not those that were asked for
 ├── EngineCrashed        no request can be served any more
 ├── PeerLost             another rank has died or does not answer
 └── RequestError         one request cannot be served; many kinds, each with its HTTP status
@@ -46,6 +47,10 @@ class CheckpointError(WorkerError):
     def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
         """Pickles: a rank sends its load error to the process that started it."""
         return type(self), (self.summary, self.problems)
+
+
+class WeightsError(WorkerError):
+    """Weights cannot be fetched: refused, gone, changed, no room; or they are other ones."""
 
 
 class EngineCrashed(WorkerError):
@@ -104,6 +109,17 @@ class ContextLengthExceeded(RequestError):
             prompt_tokens=prompt_tokens,
             max_model_len=max_model_len,
         )
+
+
+class InvalidKey(RequestError):
+    """The request does not show this worker's key."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("the API key is missing or wrong")
 
 
 class InvalidParameter(RequestError):

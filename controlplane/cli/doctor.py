@@ -1,18 +1,20 @@
-"""`flashplane doctor`: is this machine fit for `flashplane up`, and if not, what to do."""
+"""`flashplane doctor`: is this machine fit for `flashplane up`, and if not, what to do.
 
-import json
+With `--cluster` it asks `cluster_doctor` about a Kubernetes cluster instead.
+"""
+
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from controlplane.cli.findings import Finding, tell
 from controlplane.cli.product import ADMIN_PORT, HOST, PORT, WORKER_PORT
 from controlplane.settings import Settings
 from controlplane.supervisor.binaries import postgres_program, valkey_server
@@ -25,34 +27,32 @@ NEEDED_BYTES = 2 * 2**30
 LOCKED_PLATFORM = ("Linux", "x86_64", "CPython", (3, 11))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `fix` is empty when nothing needs fixing."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str = ""
-
-
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
     app.command("doctor")(report)
 
 
 def report(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Check the Kubernetes cluster of KUBECONFIG instead.")
+    ] = False,
+    namespace: Annotated[
+        str, typer.Option(help="Where the chart is installed, or will be.")
+    ] = "flashplane",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine; each line says ok, or what to do. The exit code is 1 when one fails."""
-    findings = list(examine(Settings()))
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    """Check this machine, or a cluster before and after `helm install`.
+
+    Each line says ok, or what to do. The exit code is 1 when one fails.
+    """
+    settings = Settings()
+    if cluster:
+        from controlplane.cli import cluster_doctor
+
+        findings = list(cluster_doctor.examine(settings, namespace))
     else:
-        for it in findings:
-            fix = f" -> {it.fix}" if it.fix else ""
-            typer.echo(f"{'ok  ' if it.ok else 'FAIL'}  {it.check}: {it.detail}{fix}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+        findings = list(examine(settings))
+    tell(findings, as_json=as_json)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -7,11 +7,14 @@ import typer
 
 from controlplane.cli import (
     admin,
+    announce,
     configuration,
     deployments,
     doctor,
     gpu_prices,
+    journals,
     product,
+    scrub,
     services,
 )
 from controlplane.cli.failure import Commands
@@ -76,8 +79,11 @@ def _main(
 
 product.add_to(app)
 services.add_to(app)
+journals.add_to(app)
+announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
+scrub.add_to(app)

@@ -1,4 +1,4 @@
-"""`flashplane gateway | api | jobs | beat | operator | migrate`: one process each, as a cluster runs them.
+"""`flashplane gateway | api | jobs | beat | operator | migrate`: a process each, as in a cluster.
 
 The web apps are imported by the command that serves them: the other commands stay quick.
 """
@@ -29,17 +29,36 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Processes")(jobs)
     app.command(rich_help_panel="Processes")(beat)
     app.command(rich_help_panel="Processes")(operator)
+    app.command("ssh-gateway", rich_help_panel="Processes")(ssh_gateway)
+    app.command(hidden=True)(local_operator)
     app.command(rich_help_panel="Processes")(migrate)
 
 
-def gateway(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+def gateway(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            help="Second port for /health, /ready and /metrics, which other machines then cannot "
+            "see on the first; 0: none.",
+            min=0,
+            max=65535,
+        ),
+    ] = 0,
+) -> None:
     """Serve customers: chat completions, models, and the tenant's part of the REST API."""
     from controlplane.api.app import create_tenant_app
     from controlplane.gateway.app import create_app
 
     settings = complete_settings()
     log.configure("gateway", log_dir=settings.log_dir, level=settings.log_level)
-    _serve(create_app(settings, fallback=create_tenant_app(settings)), settings, host, port)
+    app = create_app(
+        settings,
+        fallback=create_tenant_app(settings),
+        observed_at=(host, metrics_port) if metrics_port else None,
+    )
+    _serve(app, settings, host, port)
 
 
 def api(host: Host = "127.0.0.1", port: Port = 8001) -> None:
@@ -77,6 +96,20 @@ def operator() -> None:
     from controlplane.operator import main
 
     raise typer.Exit(main.run(Settings()))
+
+
+def ssh_gateway() -> None:
+    """Let customers into their bare endpoints by SSH, with the keys their endpoints name."""
+    from controlplane.ssh_gateway import main
+
+    main.run(Settings())
+
+
+def local_operator(pods: Path, model: Path) -> None:
+    """Keep a cluster on this machine, with the operator on it. Run by `flashplane up`."""
+    from controlplane.supervisor import local_operator
+
+    local_operator.run(complete_settings(), folder=pods, model=model)
 
 
 def migrate() -> None:

@@ -76,6 +76,10 @@ class GPUEndpointStatus(StatusModel):
     phase: str = ""
     conditions: list[Condition] = Field(default=[])
     replica: str = Field("", description="The Replica that holds its GPUs.")
+    skipped: list[str] = Field(
+        default=[],
+        description="Configurations without free GPUs lately; tried again after the rest.",
+    )
     host: str = Field("", description="Where to log in: `ssh <endpoint>@<host>`.")
     host_key_fingerprint: str = Field("", description="SHA256 fingerprint of the gateway's key.")
     gpu_uuids: list[str] = Field(default=[], alias="gpuUUIDs")

@@ -199,6 +199,15 @@ class Decision(StatusModel):
     inputs: dict[str, float] = Field(default_factory=dict, description="All of it, to replay.")
 
 
+class Template(StatusModel):
+    """What one revision runs: a change of any of it is a new revision."""
+
+    model: str
+    engine: EngineSpec
+    weights: WeightsSpec
+    isolation: Isolation
+
+
 class RolloutStatus(StatusModel):
     """A candidate on its way."""
 
@@ -225,6 +234,10 @@ class InferenceDeploymentStatus(StatusModel):
     held_requests: int = Field(0, description="Requests that wait for a first replica.")
     selector: str = Field("", description="Labels of its replicas, for the scale subresource.")
     current_revision: str = ""
+    template: Template | None = Field(
+        None, description="What the current revision runs, kept while the spec says otherwise."
+    )
+    proven: bool = Field(False, description="The current revision has served once.")
     rollout: RolloutStatus | None = None
     refused_revision: str = Field("", description="A candidate that was given up; not tried again.")
     endpoint: str = Field("", description="What customers put into `model`.")

@@ -105,8 +105,13 @@ class ReplicaStatus(StatusModel):
     url: str = Field("", description="Where its engine answers.")
     max_model_len: int = Field(0, description="Longest context its engine serves.")
     serving_since: str | None = Field(None, description="Set once: after one completed generation.")
+    engine_started_at: str | None = Field(
+        None, description="Start of the process that was proven, by its node's clock."
+    )
     drain_deadline: str | None = None
-    drained_by: str = Field("", description="acknowledged, deadline or gone.")
+    drained_by: str = Field(
+        "", description="Why it could stop: acknowledged, deadline, gone, unserved."
+    )
     xid: int | None = Field(None, description="The last GPU error reported.")
     scrub: ScrubProof | None = None
     stages: list[Stage] = Field(default=[])

@@ -1,9 +1,9 @@
 """The CRDs, made of the types: structural OpenAPI schemas with defaults, rules and columns.
 
-    python -m controlplane.crd.schema charts/flashplane-crds/templates
+    python -m controlplane.crd.schema charts/flashplane-crds/files
 
-writes them into the chart. `HASH_ANNOTATION` lets an operator see that the cluster's CRDs are older
-than itself.
+writes them where the chart reads them. `HASH_ANNOTATION` lets an operator see that the cluster's
+CRDs are older than itself.
 """
 
 import hashlib
@@ -132,7 +132,10 @@ def _definition(
                                 "spec": structural(spec)
                                 if rules
                                 else without_rules(structural(spec)),
-                                "status": structural(status, defaults=False),
+                                # What the operator found true is no wish to be refused.
+                                "status": _of_one_writer(
+                                    without_rules(structural(status, defaults=False))
+                                ),
                             },
                         }
                     },
@@ -140,6 +143,19 @@ def _definition(
             ],
         },
     }
+
+
+def _of_one_writer(status: Object) -> Object:
+    """Return a status' schema in which every object inside is written as a whole.
+
+    A status has one writer. Otherwise an object that is left out would have its fields removed one
+    by one, of which old servers make a null, and refuse it.
+    """
+    parts = {
+        name: it | {"x-kubernetes-map-type": "atomic"} if "properties" in it else it
+        for name, it in status["properties"].items()
+    }
+    return status | {"properties": parts}
 
 
 def _first_line(text: str | None) -> str:

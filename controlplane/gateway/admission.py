@@ -6,7 +6,7 @@ refused here leaves neither hold nor journal record.
 """
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from controlplane.accounts.bounds import HoldPlan
@@ -19,12 +19,12 @@ from controlplane.gateway.prices import Prices
 from controlplane.gateway.refusals import context_length_exceeded
 from controlplane.gateway.router import Router
 from controlplane.gateway.shipping import Shipper
+from controlplane.gateway.snapshot import Route
+from controlplane.gateway.waiting import WaitingRoom
 from controlplane.pricing.rating import Price
 from controlplane.tenants.keys import Principal
 from controlplane.usage.journal import Journal
 from controlplane.usage.records import Opened
-
-PATH = "serverless"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Admitted:
     """A request whose money is set aside."""
 
     plan: HoldPlan
+    route: Route
     price: Price
     meter: Meter
     max_model_len: int
@@ -46,6 +47,7 @@ class Admission:
         epoch_id: uuid.UUID,
         prices: Prices,
         router: Router,
+        room: WaitingRoom,
         holds: HoldBatcher,
         journal: Journal,
         shipper: Shipper,
@@ -54,6 +56,7 @@ class Admission:
         self._epoch_id = epoch_id
         self._prices = prices
         self._router = router
+        self._room = room
         self._holds = holds
         self._journal = journal
         self._shipper = shipper
@@ -66,19 +69,25 @@ class Admission:
         request: GenerationRequest,
         started_at_us: int,
     ) -> Admitted:
-        """Set aside what the request can cost.
+        """Set aside what the request can cost: nothing at all on a dedicated deployment, whose GPU
+        time is paid for, so that an account that is empty may use it as long as it lives.
+
+        A request that will have to wait for a replica is held like any other.
 
         Raises:
-            ModelNotFound: the model has no price.
-            Unavailable: no replica is ready, the journal's disk is full, the database is down.
+            ModelNotFound: the model has no price, or is another tenant's.
+            Unavailable: no replica is ready nor worth waiting for, the journal's disk is full, the
+                database is down.
             InsufficientBalance: the account cannot cover the request.
         """
         if self._journal.free_bytes() < self._min_free_bytes:
             raise Unavailable(
                 "the gateway's disk is full", code="disk_full", retry_after_seconds=30
             )
-        price = self._prices.book.price(request.model, PATH, datetime.now(UTC))
-        max_model_len = self._router.max_model_len(request.model, PATH)
+        route = self._router.resolve(request.model, str(principal.tenant_id))
+        price = self._prices.book.price(route.model, route.path, datetime.now(UTC))
+        self._room.check(route)
+        max_model_len = self._router.max_model_len(route)
         plan = await self._holds.place(
             HoldRequest(
                 request_id=request_id,
@@ -96,15 +105,15 @@ class Admission:
             request_id=request_id,
             tenant_id=principal.tenant_id,
             api_key_id=principal.api_key_id,
-            model=request.model,
-            path=PATH,
+            model=route.model,
+            path=route.path,
             thinking=request.thinking,
             streamed=request.stream,
             price_version_id=price.version_id,
             started_at_us=started_at_us,
         )
         meter = Meter(self._journal, self._shipper, opened)
-        return Admitted(plan, price, meter, max_model_len)
+        return Admitted(plan, route, price, meter, max_model_len)
 
     async def admit_again(
         self, admitted: Admitted, request: GenerationRequest, prompt_tokens: int
@@ -134,4 +143,4 @@ class Admission:
                 exact_prompt=True,
             )
         )
-        return Admitted(plan, admitted.price, admitted.meter, admitted.max_model_len)
+        return replace(admitted, plan=plan)

@@ -6,12 +6,10 @@ its client's leaving. The fallback is the tenants' REST API; the gateway knows n
 """
 
 import asyncio
-import ipaddress
 import logging
 import uuid
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.db import uuid7
@@ -20,7 +18,6 @@ from controlplane.errors import (
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
-    NotFound,
     RequestTooLarge,
     StartupError,
     Unavailable,
@@ -32,6 +29,7 @@ from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.endpoints import ENDPOINTS, Endpoint
 from controlplane.gateway.lifecycle import Epoch, Gateway
 from controlplane.gateway.meter import now_us
+from controlplane.gateway.observation import PATHS, Door, Observation, refuse_strangers
 from controlplane.gateway.reply import Reply
 from controlplane.settings import Settings
 
@@ -39,33 +37,26 @@ BODY_TIMEOUT_SECONDS = 60.0
 # A path is the same under each, as it is at DeepSeek.
 PREFIXES = ("/v1", "/beta")
 MODELS = "/models"
-PLAIN_PATHS = ("/health", "/ready", "/metrics")
 
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, fallback: ASGIApp) -> ASGIApp:
+def create_app(
+    settings: Settings, fallback: ASGIApp, *, observed_at: tuple[str, int] | None = None
+) -> ASGIApp:
     """Return the gateway's app.
+
+    Args:
+        settings: all of the gateway's.
+        fallback: answers what the gateway does not know.
+        observed_at: host and port of a second listener for health, readiness and metrics, which
+            the app's own then shows to this machine alone; None: there is none, and only metrics
+            are hidden.
 
     Raises:
         StartupError: a setting makes no sense.
     """
-    return _App(Gateway(settings), settings, fallback)
-
-
-def _refuse_strangers(scope: Scope) -> None:
-    """Metrics are the platform's, on the customers' origin: only this machine may read them.
-
-    Raises:
-        NotFound: the peer is another machine.
-    """
-    host, _ = scope.get("client") or ("", 0)
-    try:
-        is_local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local:
-        raise NotFound("There is nothing here.")
+    return _App(Gateway(settings), settings, fallback, observed_at)
 
 
 class _ClientLeft(Exception):
@@ -73,8 +64,17 @@ class _ClientLeft(Exception):
 
 
 class _App:
-    def __init__(self, gateway: Gateway, settings: Settings, fallback: ASGIApp) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        fallback: ASGIApp,
+        observed_at: tuple[str, int] | None,
+    ) -> None:
         self._gateway = gateway
+        self._observation = Observation(lambda: gateway.is_ready)
+        self._door = Door(self._observation, *observed_at) if observed_at else None
+        self._hidden = ("/metrics",) if observed_at is None else PATHS
         self._max_body_bytes = settings.max_body_bytes
         self._fallback = fallback
         self._calls: dict[asyncio.Task[None], Call] = {}
@@ -86,7 +86,7 @@ class _App:
         path: str = scope["path"]
         own = next((path.removeprefix(it) for it in PREFIXES if path.startswith(it + "/")), path)
         is_own = own in ENDPOINTS or own == MODELS or own.startswith(MODELS + "/")
-        if scope["type"] != "http" or not (is_own or path in PLAIN_PATHS):
+        if scope["type"] != "http" or not (is_own or path in PATHS):
             await self._fallback(scope, receive, send)
             return
         request_id = uuid7()
@@ -97,35 +97,41 @@ class _App:
             return
         except ControlPlaneError as error:
             await reply.error(error)
+        except asyncio.CancelledError:
+            # The server's grace is over: who has had no word yet may ask another gateway.
+            if reply.status is not None:
+                raise
+            await reply.error(_not_ready())
 
     async def _route(
         self, path: str, scope: Scope, receive: Receive, reply: Reply, request_id: uuid.UUID
     ) -> None:
+        if path in PATHS:
+            if path in self._hidden:
+                refuse_strangers(scope)
+            await self._observation.answer(path, scope["method"], reply)
+            return
         endpoint = ENDPOINTS.get(path)
         expected = "GET" if endpoint is None else "POST"
         if scope["method"] != expected:
             raise MethodNotAllowed(f"{scope['path']} takes {expected}")
         if endpoint is not None:
             await self._complete(endpoint, scope, receive, reply, request_id)
-        elif path == "/metrics":
-            _refuse_strangers(scope)
-            await reply.text(generate_latest(), CONTENT_TYPE_LATEST.encode())
-        elif path == "/health":
-            await reply.json(200, b'{"status":"ok"}')
-        elif path == "/ready":
-            self._epoch()
-            await reply.json(200, b'{"status":"ready"}')
         else:
-            await self._gateway.authenticator.principal(bearer_token(scope["headers"]))
-            name = path.removeprefix(MODELS).removeprefix("/")
-            book, router = self._gateway.prices.book, self._gateway.router
-            found = catalog.describe(book, router, name) if name else catalog.listing(book, router)
-            await reply.json(200, msgspec.json.encode(found))
+            await self._describe(path.removeprefix(MODELS).removeprefix("/"), scope, reply)
+
+    async def _describe(self, model: str, scope: Scope, reply: Reply) -> None:
+        """Answer with a model the caller may ask for; with all of them if it is nameless."""
+        gateway = self._gateway
+        principal = await gateway.authenticator.principal(bearer_token(scope["headers"]))
+        known = (gateway.prices.book, gateway.router, principal.tenant_id)
+        found = catalog.describe(*known, model) if model else catalog.listing(*known)
+        await reply.json(200, msgspec.json.encode(found))
 
     def _epoch(self) -> Epoch:
         epoch = self._gateway.epoch
         if epoch is None or not self._gateway.is_ready:
-            raise Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
+            raise _not_ready()
         return epoch
 
     async def _complete(
@@ -169,8 +175,11 @@ class _App:
         async def send_after_start(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
+                    if self._door is not None:
+                        self._door.open()
                     await self._gateway.start()
                 except StartupError as error:
+                    await self._close_door()
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
             await send(message)
@@ -183,6 +192,15 @@ class _App:
         if self._calls:
             await asyncio.wait(self._calls)
         await self._gateway.stop()
+        await self._close_door()
+
+    async def _close_door(self) -> None:
+        if self._door is not None:
+            await self._door.close()
+
+
+def _not_ready() -> Unavailable:
+    return Unavailable("the gateway is starting or stopping", code="gateway_not_ready")
 
 
 async def _serve(epoch: Epoch, call: Call) -> None:

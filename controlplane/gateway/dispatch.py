@@ -14,8 +14,11 @@ from controlplane.errors import Unavailable
 from controlplane.gateway.cancellation import Cancellation
 from controlplane.gateway.connection import ConnectionLost, UpstreamError, UpstreamTimeout
 from controlplane.gateway.refusals import TryAnother, classify, parse_error
-from controlplane.gateway.router import NoReplica, Router
+from controlplane.gateway.router import NoneOpen, NoReplica, Router
+from controlplane.gateway.snapshot import Route
 from controlplane.gateway.upstream import ConnectFailed, Response, Upstream
+from controlplane.gateway.visit import Visit
+from controlplane.gateway.waiting import WaitingRoom, WhileHeld
 from controlplane.registry.replicas import Replica
 
 MAX_ATTEMPTS = 3
@@ -29,12 +32,11 @@ MAX_ERROR_BYTES = 64 * 1024
 class Order:
     """One request for whichever engine takes it.
 
-    `model` and `path` say who may, `endpoint` is where an engine takes it, `body` is what it gets;
+    `route` says who may, `endpoint` is where an engine takes it, `body` is what it gets;
     the rest is the order's fate.
     """
 
-    model: str
-    path: str
+    route: Route
     endpoint: str
     body: bytes
     request_id: str
@@ -42,6 +44,7 @@ class Order:
     losses: int = 0
     lost_on: str | None = None
     patient_until: float = 0.0
+    held_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -49,35 +52,43 @@ class Answer:
     """An engine's answer whose first bytes have arrived; `close` it when done."""
 
     order: Order
-    replica: Replica
+    visit: Visit
     response: Response
     first: bytes
-    router: Router
 
     def close(self) -> None:
         """Free the connection and the replica's slot."""
         self.response.close()
-        self.router.leave(self.replica)
+        self.visit.leave()
 
 
 class Dispatcher:
     """Finds an engine that answers.
 
     Args:
+        router: says which engines there are.
+        room: where an order waits while there is none.
+        upstream: speaks to them.
         patience_seconds: how long an order that was lost waits for another engine.
     """
 
-    def __init__(self, router: Router, upstream: Upstream, *, patience_seconds: float) -> None:
+    def __init__(
+        self, router: Router, room: WaitingRoom, upstream: Upstream, *, patience_seconds: float
+    ) -> None:
         self._router = router
+        self._room = room
         self._upstream = upstream
         self._patience_seconds = patience_seconds
 
-    async def dispatch(self, order: Order) -> Answer:
+    async def dispatch(self, order: Order, while_held: WhileHeld | None = None) -> Answer:
         """Return the answer to `order` of the first engine that gives one.
+
+        `while_held` is called again and again while there is nobody to ask.
 
         Raises:
             PromptExceedsLimit: the engine counted more prompt tokens than `max_prompt_tokens`.
             InvalidRequest: the engine refuses the request, whichever engine it is.
+            ModelStarting: the order's deployment had no replica in time.
             Unavailable: no engine answered.
             Aborted: the order was cancelled.
         """
@@ -85,12 +96,26 @@ class Dispatcher:
         while True:
             try:
                 return await self._ask_around(order)
+            except NoneOpen:
+                order.held_since = order.held_since or time.monotonic()
+                # One that has just started may have no room for all who waited: be patient on.
+                order.patient_until = await self._room.wait(
+                    order.route,
+                    len(order.body),
+                    order.cancellation,
+                    since=order.held_since,
+                    patient_until=order.patient_until,
+                    while_held=while_held,
+                )
+                continue
             except NoReplica:
                 pause_seconds = _pause_seconds(rounds)
                 if time.monotonic() + pause_seconds > order.patient_until:
                     raise
             await order.cancellation.sleep(pause_seconds)
             rounds += 1
+            if while_held is not None:
+                await while_held()
 
     async def move(self, order: Order, replica: Replica) -> Answer:
         """Dispatch anew what `replica` will not answer to the end; raises as `dispatch` does."""
@@ -112,21 +137,22 @@ class Dispatcher:
         tried = [] if order.lost_on is None else [order.lost_on]
         for _ in range(MAX_ATTEMPTS):
             order.cancellation.check()
-            replica = self._router.choose(order.model, order.path, tried)
+            replica = self._router.choose(order.route, tried)
             if tried.count(replica.id) == 2:
                 break
             tried.append(replica.id)
-            self._router.enter(replica)
+            visit = self._router.enter(replica)
             try:
-                return await self._attempt(replica, order)
+                return await self._attempt(visit, order)
             except TryAnother:
-                self._router.leave(replica)
-            except BaseException:
-                self._router.leave(replica)
+                visit.leave(failed=True)
+            except BaseException as error:
+                visit.leave(failed=isinstance(error, Unavailable))
                 raise
-        raise NoReplica(f"no replica of {order.model!r} answered", code="engine_unavailable")
+        raise NoReplica(f"no replica of {order.route.model!r} answered", code="engine_unavailable")
 
-    async def _attempt(self, replica: Replica, order: Order) -> Answer:
+    async def _attempt(self, visit: Visit, order: Order) -> Answer:
+        replica = visit.replica
         try:
             response = await self._upstream.post(
                 replica.url,
@@ -152,7 +178,7 @@ class Dispatcher:
             raise Unavailable("the engine did not answer in time", code="engine_timeout") from error
         except UpstreamError as error:
             raise Unavailable("the engine failed", code="engine_failed") from error
-        return Answer(order, replica, response, first, self._router)
+        return Answer(order, visit, response, first)
 
 
 def _pause_seconds(pauses_before: int) -> float:

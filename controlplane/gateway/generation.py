@@ -56,7 +56,7 @@ class Generation:
 
     def _listen(self, answer: Answer) -> None:
         self._answer: Answer | None = answer
-        self._replica = answer.replica
+        self._replica = answer.visit.replica
         self._splitter = EventSplitter()
         self._unread = answer.first
 
@@ -106,10 +106,13 @@ class Generation:
                     items.append(item)
             if not data:
                 raise ConnectionLost("the answer ended without a finish reason")
+            if any(isinstance(item, Chunk) for item in items):
+                self._answer.visit.said(self._meter.seen.output_tokens)
         except _FAILURES as error:
             # What came before it is the client's; what is missing after the last word, nobody's.
             if self.finish_reason is None:
                 self._failure = error
+                self._answer.visit.failed = True
             else:
                 self._is_done = True
         return items

@@ -20,10 +20,12 @@ from controlplane.gateway.holding import HoldBatcher
 from controlplane.gateway.policies import policy
 from controlplane.gateway.polling import poll, poll_once
 from controlplane.gateway.prices import Prices
+from controlplane.gateway.reporting import Reporter
 from controlplane.gateway.router import Router
 from controlplane.gateway.serving import Serving
 from controlplane.gateway.shipping import Shipper
 from controlplane.gateway.upstream import Upstream
+from controlplane.gateway.waiting import WaitingRoom
 from controlplane.settings import Settings
 from controlplane.store import open_store
 from controlplane.usage.journal import Journal, JournalDir
@@ -60,6 +62,10 @@ class Gateway:
         except ValueError as error:
             raise StartupError(f"FLASHPLANE_ROUTER_POLICY: {error}.") from error
         self._settings = settings
+        self.room = WaitingRoom(self.router, max_requests=settings.hold_max_requests)
+        token = settings.engine_token.get_secret_value()
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise StartupError("FLASHPLANE_ENGINE_TOKEN must be printable ASCII without spaces.")
         self._pepper = settings.key_pepper.get_secret_value().encode()
         self.epoch: Epoch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,12 +83,15 @@ class Gateway:
         self._upstream = Upstream(
             first_byte_timeout_seconds=settings.upstream_first_byte_timeout_seconds,
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
+            token=settings.engine_token.get_secret_value(),
         )
         self.prices = Prices(self._database)
         self.authenticator = Authenticator(self._database, self._pepper)
         self.holds = HoldBatcher(self._database)
         await poll_once(self._store, self.router)
         self._spawn(poll(self._store, self.router))
+        self._reporter = Reporter(self._store, self.router, self.room, settings.gateway_name)
+        self._spawn(self._reporter.run())
         try:
             await self._begin_epoch()
         except Unavailable:
@@ -114,6 +123,7 @@ class Gateway:
             epoch_id=epoch_id,
             prices=self.prices,
             router=self.router,
+            room=self.room,
             holds=self.holds,
             journal=journal,
             shipper=shipper,
@@ -123,9 +133,14 @@ class Gateway:
             authenticator=self.authenticator,
             admission=admission,
             dispatcher=Dispatcher(
-                self.router, self._upstream, patience_seconds=settings.resume_patience_seconds
+                self.router,
+                self.room,
+                self._upstream,
+                patience_seconds=settings.resume_patience_seconds,
             ),
             pepper=self._pepper,
+            hold_silence_seconds=settings.hold_silence_seconds,
+            hold_silence_whole_seconds=settings.hold_silence_whole_seconds,
         )
         for task in (self.prices.run(), self.holds.run(), self.holds.run_releases(), shipper.run()):
             self._spawn(task)
@@ -146,6 +161,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reporter.withdraw()
         self._upstream.close()
         self._database.close()
         self._store.close()

@@ -31,7 +31,7 @@ class Meter:
         self._is_open = False
         self._is_finished = False
         self._replica: str | None = None
-        self._seen = TokenUsage()
+        self.seen = TokenUsage()  # may be ahead of what is journalled
         self._prompt: TokenUsage | None = None
 
     @property
@@ -60,13 +60,13 @@ class Meter:
         if chunk.has_choices and self.first_token_at_us is None:
             self.first_token_at_us = now_us()
         if chunk.usage is not None:
-            self._seen = self._with_kept_prompt(chunk.usage)
+            self.seen = self._with_kept_prompt(chunk.usage)
 
     def keep_prompt(self) -> None:
         """Stay with the prompt's tokens as told so far: another engine's cache is not the client's
         affair."""
-        if self._seen.hit_tokens or self._seen.miss_tokens:
-            self._prompt = self._seen
+        if self.seen.hit_tokens or self.seen.miss_tokens:
+            self._prompt = self.seen
 
     def _with_kept_prompt(self, usage: TokenUsage) -> TokenUsage:
         kept = self._prompt or usage
@@ -80,10 +80,10 @@ class Meter:
         Raises:
             JournalFull: none of them may be forwarded.
         """
-        if self._seen == self.usage or self._replica is None:
+        if self.seen == self.usage or self._replica is None:
             return
         request_id = self.opened.request_id
-        self._journal.append(Progress(request_id, self._replica, self._seen, now_us()))
+        self._journal.append(Progress(request_id, self._replica, self.seen, now_us()))
 
     async def finish(self, finish_reason: str) -> None:
         """Write down, durably, how the request ended, and have it settled; only the first counts.

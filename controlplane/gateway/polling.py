@@ -1,4 +1,4 @@
-"""The registry of replicas, read every half second into the router. Run by `lifecycle`."""
+"""The registry, read every half second into the router. Run by `lifecycle`."""
 
 import asyncio
 import logging
@@ -7,7 +7,8 @@ import time
 import redis
 
 from controlplane.gateway.router import Router
-from controlplane.registry import replicas
+from controlplane.gateway.snapshot import SILENCE_SECONDS, Snapshot, believed
+from controlplane.registry import pools, replicas
 from controlplane.store import Store
 
 POLL_SECONDS = 0.5
@@ -18,11 +19,18 @@ _log = logging.getLogger(__name__)
 async def poll_once(store: Store, router: Router) -> bool:
     """Give the router a new snapshot; False, and the last one stays, while the store is down."""
     try:
-        snapshot = await asyncio.to_thread(replicas.read, store, time.time())
+        snapshot = await asyncio.to_thread(_read, store, router.draining)
     except redis.RedisError:
         return False
-    router.update(snapshot)
+    router.take(snapshot)
     return True
+
+
+def _read(store: Store, retired: frozenset[str]) -> Snapshot:
+    now = time.time()
+    told = replicas.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS)
+    offered = pools.TABLE.read(store, now, stale_seconds=SILENCE_SECONDS)
+    return Snapshot(*believed(told, offered, now), retired)
 
 
 async def poll(store: Store, router: Router) -> None:

@@ -56,8 +56,9 @@ def parse_error(content: bytes) -> EngineError:
 
 def classify(status: int, error: EngineError) -> Exception:
     """Return the exception that an engine's error stands for."""
-    # 404: the registry sent us to an engine that serves another model by now.
-    if status in (404, 429, 503):
+    # 404: the registry sent us to an engine that serves another model by now; 401: to one that was
+    # started with another token.
+    if status in (401, 404, 429, 503):
         return TryAnother()
     if status == 409 and error.prompt_tokens is not None:
         return PromptExceedsLimit(error.prompt_tokens)

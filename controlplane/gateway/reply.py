@@ -15,13 +15,27 @@ class Reply:
         self._request_id = request_id.encode()
         self.status: int | None = None
         self._streams = False
+        self._is_whole_begun = False  # its status has left, its content has not
 
     async def json(
         self, status: int, content: bytes, headers: dict[str, str] | None = None
     ) -> None:
-        """Send a whole response."""
-        await self._start(status, b"application/json", headers or {}, len(content))
+        """Send a whole response, or the content of one that `blank` has begun."""
+        if self._is_whole_begun:
+            self._is_whole_begun = False
+        else:
+            await self._start(status, b"application/json", headers or {}, len(content))
         await self._send({"type": "http.response.body", "body": content})
+
+    async def blank(self) -> None:
+        """Send an empty line ahead of a whole response's JSON, its head first: status 200 for good.
+
+        DeepSeek does so; readers of JSON pass over it.
+        """
+        if self.status is None:
+            self._is_whole_begun = True
+            await self._start(200, b"application/json", {}, None)
+        await self._send({"type": "http.response.body", "body": b"\n", "more_body": True})
 
     async def text(self, content: bytes, content_type: bytes) -> None:
         """Send a whole response that is not JSON."""
@@ -43,9 +57,10 @@ class Reply:
         await self._send({"type": "http.response.body", "body": data})
 
     async def error(self, error: ControlPlaneError) -> None:
-        """Send an error, as a status or, once a stream has begun, as its last event."""
+        """Send an error: as a status, or as what follows one that has left, a stream's last event
+        or a whole response's content."""
         content = msgspec.json.encode(error.body())
-        if self.status is None:
+        if self.status is None or self._is_whole_begun:
             await self.json(error.status, content, error.headers())
         elif self._streams:
             await self.end(sse.encode(content))

@@ -1,19 +1,27 @@
 """A request for a completion, of a chat or of text, from bytes to bytes. Called by `app`."""
 
+import time
+
 from controlplane.errors import Unavailable
 from controlplane.gateway import body, sse
-from controlplane.gateway.admission import PATH, Admission, Admitted
+from controlplane.gateway.admission import Admission, Admitted
 from controlplane.gateway.auth import Authenticator, bearer_token
 from controlplane.gateway.body import GenerationRequest
 from controlplane.gateway.call import Call
 from controlplane.gateway.cancellation import Aborted
 from controlplane.gateway.chunks import Chunk, MalformedChunk
 from controlplane.gateway.dispatch import Answer, Dispatcher, Order
-from controlplane.gateway.generation import EngineFailed, Generation
+from controlplane.gateway.generation import (
+    KEEP_ALIVE,
+    KEEP_ALIVE_SECONDS,
+    EngineFailed,
+    Generation,
+)
 from controlplane.gateway.merge import Merger
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.refusals import PromptExceedsLimit
 from controlplane.gateway.reply import Reply
+from controlplane.gateway.waiting import WhileHeld
 
 
 class Serving:
@@ -26,11 +34,15 @@ class Serving:
         admission: Admission,
         dispatcher: Dispatcher,
         pepper: bytes,
+        hold_silence_seconds: float,
+        hold_silence_whole_seconds: float,
     ) -> None:
         self._authenticator = authenticator
         self._admission = admission
         self._dispatcher = dispatcher
         self._pepper = pepper
+        self._hold_silence_seconds = hold_silence_seconds
+        self._hold_silence_whole_seconds = hold_silence_whole_seconds
 
     async def serve(self, call: Call) -> None:
         """Answer a call.
@@ -94,14 +106,31 @@ class Serving:
             fairness=body.fairness_key(self._pepper, call.tenant_id),
         )
         order = Order(
-            model=request.model,
-            path=PATH,
+            route=admitted.route,
             endpoint=f"/v1{call.endpoint.path}",
             body=content,
             request_id=str(call.request_id),
             cancellation=call.cancellation,
         )
-        return await self._dispatcher.dispatch(order)
+        return await self._dispatcher.dispatch(order, self._while_held(call.reply, request.stream))
+
+    def _while_held(self, reply: Reply, streams: bool) -> WhileHeld:
+        """Return what tells a client now and then that its request is held: nothing at first, while
+        the answer may still have a status of its own."""
+        silence = self._hold_silence_seconds if streams else self._hold_silence_whole_seconds
+        next_at = time.monotonic() + silence
+
+        async def tell() -> None:
+            nonlocal next_at
+            if time.monotonic() < next_at:
+                return
+            next_at = time.monotonic() + KEEP_ALIVE_SECONDS
+            if streams:
+                await reply.stream(sse.encode_comment(KEEP_ALIVE.comment))
+            else:
+                await reply.blank()
+
+        return tell
 
 
 async def _stream(reply: Reply, generation: Generation, meter: Meter, include_usage: bool) -> None:

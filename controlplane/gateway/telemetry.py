@@ -1,6 +1,7 @@
 """What the gateway tells of itself: Prometheus objects and one access-log line a request.
 
-Neither prompts nor keys nor answers come near this module. Called by `app`, `meter`, `holding`.
+Neither prompts nor keys nor answers come near this module. Called by `app`, `meter`, `holding` and
+`waiting`.
 """
 
 import logging
@@ -30,6 +31,12 @@ RESUMPTIONS = Counter(
     "flashplane_gateway_resumptions",
     "Answers whose engine was lost, by whether another went on: resumed or failed",
     ["outcome"],
+)
+HELD = Gauge("flashplane_gateway_held", "Requests waiting for a replica to start")
+HELD_SECONDS = Histogram(
+    "flashplane_gateway_held_seconds",
+    "How long requests waited for a replica to start, those included that waited in vain",
+    buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200),
 )
 HOLD_SECONDS = Histogram(
     "flashplane_gateway_hold_seconds", "Placing a hold, its batch included", buckets=LATENCY_BUCKETS

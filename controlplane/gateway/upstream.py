@@ -16,6 +16,7 @@ from controlplane.gateway.connection import Connection, ConnectionLost, Upstream
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Servers commonly close idle connections after 5 s; one older than this is not worth the race.
 MAX_IDLE_SECONDS = 4.0
+_HEAD = "content-type: application/json\r\naccept: text/event-stream\r\n"
 
 
 class ConnectFailed(UpstreamError):
@@ -32,13 +33,23 @@ class _Origin(NamedTuple):
 
 
 class Upstream:
-    """A pool of connections to every engine. All of it runs on the event loop's thread."""
+    """A pool of connections to every engine. All of it runs on the event loop's thread.
 
-    def __init__(self, *, first_byte_timeout_seconds: float, idle_timeout_seconds: float) -> None:
+    Args:
+        first_byte_timeout_seconds: how long an engine may take to its first byte.
+        idle_timeout_seconds: how long it may then be silent.
+        token: what is shown to every engine; empty for nothing.
+    """
+
+    def __init__(
+        self, *, first_byte_timeout_seconds: float, idle_timeout_seconds: float, token: str = ""
+    ) -> None:
         self._first_byte_timeout = first_byte_timeout_seconds
         self._idle_timeout = idle_timeout_seconds
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
         self._origins: dict[str, _Origin] = {}
+        # What every request says, whichever engine it goes to.
+        self._head = _HEAD + (f"authorization: Bearer {token}\r\n" if token else "")
 
     async def post(
         self, url: str, path: str, body: bytes, *, request_id: str, cancellation: Cancellation
@@ -53,7 +64,7 @@ class Upstream:
             Aborted: `cancellation` was set; the connection is closed.
         """
         origin = self._origin(url)
-        request = _encode_request(origin, path, body, request_id)
+        request = self._encode_request(origin, path, body, request_id)
         lost: ConnectionLost | None = None
         while (connection := self._take_idle(url)) is not None:
             try:
@@ -102,6 +113,18 @@ class Upstream:
             for connection in connections:
                 connection.close()
         self._idle.clear()
+
+    def _encode_request(self, origin: _Origin, path: str, body: bytes, request_id: str) -> bytes:
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        head = (
+            f"POST {origin.prefix}{path} HTTP/1.1\r\n"
+            f"host: {host}:{origin.port}\r\n"
+            f"{self._head}"
+            f"content-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\n"
+            "\r\n"
+        )
+        return head.encode("ascii") + body
 
     def _origin(self, url: str) -> _Origin:
         if url not in self._origins:
@@ -155,17 +178,3 @@ def _parse_url(url: str) -> _Origin:
     if parts.scheme != "http" or not parts.hostname:
         raise ConnectFailed(f"a replica's url must be http:// or unix://, not {url!r}")
     return _Origin(parts.hostname, parts.port or 80, "", parts.path.rstrip("/"))
-
-
-def _encode_request(origin: _Origin, path: str, body: bytes, request_id: str) -> bytes:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    head = (
-        f"POST {origin.prefix}{path} HTTP/1.1\r\n"
-        f"host: {host}:{origin.port}\r\n"
-        "content-type: application/json\r\n"
-        "accept: text/event-stream\r\n"
-        f"content-length: {len(body)}\r\n"
-        f"x-request-id: {request_id}\r\n"
-        "\r\n"
-    )
-    return head.encode("ascii") + body

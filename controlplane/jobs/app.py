@@ -16,8 +16,9 @@ from functools import cache
 
 from celery import Celery
 from celery.beat import PersistentScheduler, ScheduleEntry
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready
 from kombu import Producer
+from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
@@ -108,6 +109,12 @@ def _configure_logging(**_: object) -> None:
     # Celery tells every tick, three lines a second, whether or not there was anything to do.
     for name in TICK_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+
+
+@worker_ready.connect
+def _tell_metrics(**_: object) -> None:
+    if _settings.jobs_metrics_port:
+        start_http_server(_settings.jobs_metrics_port)
 
 
 @app.task

@@ -61,9 +61,12 @@ def merged(live: Any, applied: Any, name: str = "") -> Any:
 
 
 def without(value: Object, gone: Paths) -> Object:
-    """Return an object without these leaves, and without what they leave empty."""
-    # Leaves of an element first: the element's own path comes last and takes the rest.
-    for path in sorted(gone, key=len, reverse=True):
+    """Return an object without these leaves, and without what they leave empty.
+
+    Where somebody has put a branch in a leaf's place, the branch stays.
+    """
+    # An element before its fields: without its key it would not be found.
+    for path in sorted(gone, key=len):
         value = _without(value, path)
     return value
 
@@ -117,6 +120,8 @@ def _without(value: Any, path: Path, name: str = "") -> Any:
         kept = [_without(value[at], rest)] if rest else []
         return [*value[:at], *kept, *value[at + 1 :]]
     if not isinstance(value, dict) or step not in value:
+        return value
+    if not rest and isinstance(value[step], dict) and value[step]:
         return value
     left = _without(value[step], rest, step) if rest else None
     out = {field: it for field, it in value.items() if field != step}

@@ -20,10 +20,12 @@ from controlplane.cluster import Cluster
 from controlplane.errors import StartupError
 from controlplane.kube import Kube
 from controlplane.operator import schema_check
+from controlplane.operator.assembly import Assembly
 from controlplane.operator.runtime.health import HealthServer
 from controlplane.operator.runtime.lease import Elector
 from controlplane.operator.runtime.reflector import Reflector
 from controlplane.settings import Settings
+from controlplane.store import open_store
 
 LEASE_NAME = "flashplane-operator"
 STALE_WATCH_SECONDS = 600.0  # no sign of life for longer: the watches hang, a restart is due
@@ -94,8 +96,14 @@ def assemble(
 
     Args:
         may_write: asked before every write to the cluster.
+
+    Raises:
+        StartupError: no store is named. One that is down is no hindrance.
     """
-    return Operator(reflectors=(), parts=())
+    if not settings.redis_url:
+        raise StartupError("Set REDIS_URL to the store that the gateways look into.")
+    made = Assembly(cluster, settings, open_store(settings.redis_url), may_write)
+    return Operator(reflectors=made.reflectors, parts=made.parts)
 
 
 def run(settings: Settings) -> int:
@@ -153,8 +161,11 @@ class _Process:
             self._cluster.close()
             self._health.stop()
 
+    def _tell(self, problem: str) -> None:
+        self._not_ready = problem
+
     def _lead(self) -> int:
-        if not schema_check.wait_until_current(self._cluster, self.stop):
+        if not schema_check.wait_until_current(self._cluster, self.stop, self._tell):
             return 0
         self._not_ready = ""  # one that waits for the lead is ready to take over
         self._elector.start()

@@ -6,13 +6,14 @@ would plan from half of what it wrote, so it does nothing before the kinds are c
 
 import logging
 import threading
+from collections.abc import Callable
 
 from controlplane.cluster import CRDS, Cluster, ClusterError, NotFound, Object
 from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
 from controlplane.crd.schema import HASH_ANNOTATION, schema_hash
 from controlplane.operator.runtime.metrics import SCHEMA_CURRENT
 
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 3.0
 NAMES = tuple(f"{it.plural}.{it.group}" for it in (DEPLOYMENTS, ENDPOINTS, REPLICAS))
 _log = logging.getLogger(__name__)
 
@@ -53,19 +54,26 @@ def wrong_kinds(cluster: Cluster) -> str:
     return f"{'; '.join(wrong)}. Install or upgrade the chart flashplane-crds of this version."
 
 
-def wait_until_current(cluster: Cluster, stop: threading.Event) -> bool:
-    """Wait until the kinds are this version's; tell each problem once. False: stopped before."""
+def wait_until_current(
+    cluster: Cluster, stop: threading.Event, tell: Callable[[str], None]
+) -> bool:
+    """Wait until the kinds are this version's; False: `stop` was set before.
+
+    Args:
+        tell: called with each new problem.
+    """
     told = None
     while not stop.is_set():
         try:
             problem = wrong_kinds(cluster)
         except ClusterError as error:
-            problem = f"the API server does not answer: {type(error).__name__}"
+            problem = f"The API server does not answer: {type(error).__name__}"
         SCHEMA_CURRENT.set(0 if problem else 1)
         if not problem:
             return True
         if problem != told:
             _log.error("kinds_not_current", extra={"reason": problem})
+            tell(problem)
             told = problem
         stop.wait(RETRY_SECONDS)
     return False

@@ -21,6 +21,7 @@ class EngineState:
         waiting: requests in its own queue.
         kv_usage: occupied share of its cache, 0 to 1.
         max_model_len: tokens.
+        started_at: start of the process that it is about, seconds since 1970 by its node's clock.
     """
 
     at: float
@@ -31,6 +32,7 @@ class EngineState:
     kv_usage: float | None = None
     max_model_len: int | None = None
     error: str = ""
+    started_at: float | None = None
 
 
 @dataclass(frozen=True)

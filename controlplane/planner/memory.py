@@ -6,6 +6,7 @@ tokens that are not pooled yet, in float32.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -38,6 +39,7 @@ class CacheSize:
         return self.per_token * tokens + self.per_sequence
 
 
+@lru_cache(maxsize=256)
 def cache_size(geometry: Geometry, kv_format: KVFormat) -> CacheSize:
     """Return what a cache in bfloat16 (auto) or FP8 takes."""
     g = geometry

@@ -6,6 +6,7 @@ The list of tensors is that of the official checkpoint; it adds up to its publis
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -133,6 +134,7 @@ def _stream_head(g: Geometry) -> Iterator[Tensor]:
     yield Tensor(Storage.F32, Split.NONE, g.streams + 1)
 
 
+@lru_cache(maxsize=256)
 def total_bytes(geometry: Geometry, form: Form = Form.NATIVE, *, mtp: bool = True) -> int:
     """Return the bytes of all weights."""
     return sum(tensor.bytes(form) for tensor in tensors(geometry, mtp=mtp))
@@ -160,6 +162,7 @@ def active_parameters(geometry: Geometry) -> int:
     return parameters(g, mtp=False) - routed + chosen - embedding
 
 
+@lru_cache(maxsize=256)
 def bytes_per_gpu(
     geometry: Geometry,
     parallelism: Parallelism,

@@ -19,6 +19,9 @@ from controlplane.pricing.models import PriceVersion
 from controlplane.pricing.rating import Price
 
 SERVERLESS: Final = "serverless"
+DEDICATED: Final = "dedicated"
+# The model of a price that holds for every model of the dedicated path without one of its own.
+ANY_MODEL: Final = "*"
 # 10,000 USD per million tokens; keeps the price of the largest request inside one ledger entry.
 MAX_RATE_P = 10**10
 
@@ -32,12 +35,14 @@ class PriceBook:
             self._versions.setdefault((price.model, price.path), []).append((effective_from, price))
 
     def price(self, model: str, path: str, at: datetime) -> Price:
-        """Return the price in force at `at`.
+        """Return the price in force at `at`; on the dedicated path, that of `ANY_MODEL` at least.
 
         Raises:
             ModelNotFound: the model has no price on this path then.
         """
         versions = self._versions.get((model, path), [])
+        if not versions and path == DEDICATED:
+            versions = self._versions.get((ANY_MODEL, path), [])
         index = bisect.bisect_right(versions, at, key=lambda version: version[0])
         if index == 0:
             raise ModelNotFound(f"The model {model!r} does not exist.", param="model")

@@ -1,5 +1,6 @@
 """One hash in the store, one field a publisher: the form of every table of this package."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -31,9 +32,18 @@ class Table(Generic[Record]):
         """Say it; to be repeated well within `STALE_SECONDS`."""
         store.hset(self.key, field, msgspec.json.encode(record))
 
-    def withdraw(self, store: Store, field: str) -> None:
-        """Take it back."""
-        store.hdel(self.key, field)
+    def publish_all(self, store: Store, records: Mapping[str, Record]) -> None:
+        """Say them all, by field, in one round trip."""
+        if records:
+            encoded: dict[str | bytes, bytes | float | int | str] = {
+                field: msgspec.json.encode(record) for field, record in records.items()
+            }
+            store.hset(self.key, mapping=encoded)
+
+    def withdraw(self, store: Store, *fields: str) -> None:
+        """Take them back."""
+        if fields:
+            store.hdel(self.key, *fields)
 
     def read(
         self, store: Store, now: float, *, stale_seconds: float = STALE_SECONDS

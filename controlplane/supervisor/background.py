@@ -29,7 +29,7 @@ from controlplane.supervisor.announcement import (
 from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.layout import Layout
-from controlplane.supervisor.orphans import stop_orphans
+from controlplane.supervisor.orphans import stop_orphans, stop_pods
 from controlplane.supervisor.proof import Prover
 from controlplane.supervisor.services import Addresses
 from controlplane.supervisor.start import READY_SECONDS
@@ -144,6 +144,7 @@ def stop_running(layout: Layout, say: Callable[[str], None]) -> bool:
         return False
     with layout.owned():
         stopped = stop_orphans(ProcessTable(layout.process_file), say)
+        stopped += stop_pods(layout.pods, say)
         layout.tidy()
     return stopped > 0
 

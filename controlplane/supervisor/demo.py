@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from controlplane.accounts import ledger, opening
 from controlplane.errors import ModelNotFound
 from controlplane.money import usd_per_million_to_rate_p, usd_to_p
-from controlplane.pricing import book
+from controlplane.pricing import book, gpu
 from controlplane.supervisor.errors import SupervisorError
+from controlplane.supervisor.local_cluster import CPU_TINY
 from controlplane.supervisor.secret_file import Secrets
 from controlplane.tenants import keys, tenants
 from controlplane.tenants.models import AdminKey, ApiKey, Tenant
@@ -35,6 +36,7 @@ def ensure_demo(session: Session, secrets: Secrets, say: Callable[[str], None]) 
         SupervisorError: the keys were hashed with another pepper.
     """
     _ensure_price(session)
+    _ensure_gpu_price(session)
     tenant = _ensure_tenant(session, say)
     secrets = _ensure_api_key(session, secrets, tenant, say)
     return _ensure_admin_key(session, secrets, say)
@@ -52,6 +54,17 @@ def _ensure_price(session: Session) -> None:
             miss_rate_p=usd_per_million_to_rate_p(MISS_USD),
             output_rate_p=usd_per_million_to_rate_p(OUTPUT_USD),
             effective_from=now - timedelta(minutes=1),
+        )
+
+
+def _ensure_gpu_price(session: Session) -> None:
+    now = datetime.now(UTC)
+    if gpu.rate_p_per_hour(session, configuration=CPU_TINY.id, spot=False, at=now) is None:
+        gpu.publish(
+            session,
+            configuration=CPU_TINY.id,
+            kind="on_demand",
+            rate_p_per_hour=usd_to_p(str(CPU_TINY.hourly_usd)),
         )
 
 

@@ -84,6 +84,11 @@ class Layout:
         return self.root / "beat" / "schedule"
 
     @property
+    def pods(self) -> Path:
+        """What the pods of this machine's cluster have on disk, and the list of their processes."""
+        return self.root / "pods"
+
+    @property
     def logs(self) -> Path:
         """One log per process."""
         return self.root / "log"
@@ -99,7 +104,7 @@ class Layout:
 
     def wipe(self) -> None:
         """Remove everything `up` made. Call it as the owner, with nothing running."""
-        folders = (self.postgres, self.valkey, self.model, self.journal, self.logs)
+        folders = (self.postgres, self.valkey, self.model, self.journal, self.pods, self.logs)
         for folder in (*folders, self.worker_journal.parent, self.beat_schedule.parent):
             if folder.exists():
                 shutil.rmtree(folder)

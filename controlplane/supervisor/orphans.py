@@ -2,7 +2,10 @@
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
+from controlplane.local.running import Processes
+from controlplane.local.volumes import Disks
 from controlplane.processes.process import is_running, stop
 from controlplane.processes.table import SUPERVISOR, ProcessTable
 from controlplane.supervisor.services import STOP_ORDER
@@ -23,6 +26,15 @@ def stop_orphans(table: ProcessTable, say: Callable[[str], None]) -> int:
             stop(identity, _stop_signal(name), STOP_TIMEOUT_SECONDS)
             stopped += 1
         table.remove(name)
+    return stopped
+
+
+def stop_pods(folder: Path, say: Callable[[str], None]) -> int:
+    """Stop what an operator that was killed left of its pods in `folder`; return how many."""
+    file = Disks(folder).process_file
+    stopped = Processes(file).end_orphans() if file.exists() else 0
+    if stopped:
+        say(f"Stopped {stopped} processes of pods, left by an operator that died")
     return stopped
 
 

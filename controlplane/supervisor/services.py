@@ -12,14 +12,16 @@ from pathlib import Path
 
 import httpx
 
+from controlplane.supervisor.local_cluster import is_ready
 from controlplane.supervisor.postgres import Postgres
 from controlplane.supervisor.service import Service
 from controlplane.supervisor.valkey import Valkey
 
 # Whoever takes customers' requests first, then those who work for it, then where they keep things.
-STOP_ORDER = ("gateway", "api", "beat", "jobs", "worker", "valkey", "postgres")
+STOP_ORDER = ("gateway", "api", "beat", "jobs", "operator", "worker", "valkey", "postgres")
 # When its turn comes the gateway is gone: nobody waits for what still runs.
 WORKER_DRAIN_SECONDS = 2
+OPERATOR_STOP_SECONDS = 20  # its pods end within it
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,29 @@ def worker_service(
         ),
         is_ready=_answers(f"{addresses.worker_url}/health"),
         stop_timeout_seconds=WORKER_DRAIN_SECONDS + 10,
+    )
+
+
+def operator_service(
+    environment: Mapping[str, str], *, needs: tuple[str, ...], pods: Path, model: Path
+) -> Service:
+    """The operator with a cluster of its own: deployments as processes of this machine.
+
+    Args:
+        pods: the folder of its pods.
+        model: the tiny checkpoint, which is the claim `tiny` to pods.
+    """
+    pods.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Service(
+        "operator",
+        (
+            *(sys.executable, "-m", "controlplane.cli", "local-operator"),
+            *(os.fspath(pods), os.fspath(model)),
+        ),
+        lambda: is_ready(pods),
+        environment,
+        needs,
+        stop_timeout_seconds=OPERATOR_STOP_SECONDS,
     )
 
 

@@ -29,6 +29,7 @@ from controlplane.supervisor.secret_file import Secrets, ensure_pepper
 from controlplane.supervisor.services import (
     Addresses,
     control_plane_services,
+    operator_service,
     postgres_service,
     valkey_service,
     worker_service,
@@ -161,7 +162,12 @@ class Start:
             beat_schedule=self.layout.beat_schedule,
             grace_seconds=self.settings.shutdown_grace_seconds,
         )
-        with self.progress.step("Gateway, REST API, jobs"):
+        services.append(
+            operator_service(
+                environment, needs=self.embedded, pods=self.layout.pods, model=self.layout.model
+            )
+        )
+        with self.progress.step("Gateway, REST API, jobs, operator"):
             for service in services:
                 self.tree.start(service)
             self.tree.wait_ready([service.name for service in services], READY_SECONDS)

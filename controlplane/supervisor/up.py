@@ -18,7 +18,7 @@ from controlplane.processes.table import SUPERVISOR, ProcessTable
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import Announcement
 from controlplane.supervisor.layout import Layout
-from controlplane.supervisor.orphans import stop_orphans
+from controlplane.supervisor.orphans import stop_orphans, stop_pods
 from controlplane.supervisor.ports import check_port
 from controlplane.supervisor.progress import Progress
 from controlplane.supervisor.services import STOP_ORDER, Addresses
@@ -52,6 +52,7 @@ def run(
     with disk_errors_explained(layout.root), layout.owned(), _signals_interrupt():
         table = ProcessTable(layout.process_file)
         stop_orphans(table, progress.say)
+        stop_pods(layout.pods, progress.say)
         layout.up_file.unlink(missing_ok=True)
         if options.fresh:
             layout.wipe()
@@ -113,6 +114,8 @@ def _stop(start: Start, table: ProcessTable) -> None:
             _settle_the_rest(start)
         with start.progress.step(f"Stopped {name}"):
             start.tree.stop(name)
+        if name == "operator":  # it ends its pods, unless it was killed
+            stop_pods(start.layout.pods, start.progress.say)
         if name == "gateway" and start.heartbeat is not None:
             start.heartbeat.stop()
 

@@ -1,8 +1,8 @@
 """Brings a gateway back: replays what its dead lives journalled, then begins a new life.
 
-Called once by the gateway before it takes requests. Whatever the moment of a crash, doing it again
-ends the same: staging is idempotent, epochs close in the transaction that stages them, folders are
-removed only after it.
+Called once by the gateway before it takes requests, and by `flashplane gateway-replay` for one that
+will not come back. Whatever the moment of a crash, doing it again ends the same: staging is
+idempotent, epochs close in the transaction that stages them, folders are removed only after it.
 """
 
 import logging
@@ -45,6 +45,16 @@ def recover(
         new = epochs.begin(session, gateway)
     _clear(directory, replayed=ours, foreign=replays.keys() - ours)
     return new
+
+
+def replay(session_factory: sessionmaker[Session], directory: JournalDir, gateway: str) -> None:
+    """Stage what a gateway left that will not come back, and close its lives.
+
+    The caller owns `directory`, as for `recover`.
+    """
+    epoch_id = recover(session_factory, directory, gateway)
+    with session_factory.begin() as session:
+        epochs.close(session, epoch_id)
 
 
 def _report(replay: Replay) -> None:

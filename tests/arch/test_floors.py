@@ -25,6 +25,7 @@ CONTROL_PLANE_ENTRY_POINTS = (
     "controlplane.gateway.app",
     "controlplane.api.app",
     "controlplane.jobs.app",
+    "controlplane.operator.main",
     "controlplane.supervisor.up",
 )
 MODEL_STACK = ("torch", "triton", "numpy", "tokenizers", "safetensors", "transformers")

@@ -16,7 +16,7 @@ from support.product import Product, product
 from support.traffic import Outcome, chat, chat_body
 
 STREAMS = 6
-CHILDREN = ["worker", "gateway", "postgres", "valkey", "jobs", "beat", "api"]
+CHILDREN = ["worker", "gateway", "postgres", "valkey", "jobs", "beat", "api", "operator"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from support.product import Product, processes_of
 
 from controlplane.processes.process import identify
 
-SERVICES = {"postgres", "valkey", "worker", "gateway", "api", "jobs", "beat"}
+SERVICES = {"postgres", "valkey", "worker", "gateway", "api", "jobs", "beat", "operator"}
 
 
 def test_up_json_tells_everything_and_only_to_its_owner(

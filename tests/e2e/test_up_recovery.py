@@ -17,7 +17,7 @@ from controlplane.processes.process import identify
 
 # Too deep for a Unix socket.
 DEEP = Path("a" * 50) / ("b" * 50)
-STOP_ORDER = ["gateway", "api", "beat", "jobs", "worker", "valkey", "postgres"]
+STOP_ORDER = ["gateway", "api", "beat", "jobs", "operator", "worker", "valkey", "postgres"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.kube_server import AssetsMissing, KubeServer, assets
 from support.polling import until
+from support.watching import Watching, reflectors
 
 from controlplane.cluster import CRDS, NAMESPACES, SERVICE_ACCOUNTS, Cluster, ClusterError, NotFound
 from controlplane.crd import schema
@@ -109,3 +110,10 @@ def install_kinds(server: KubeServer) -> None:
             until(served, seconds=20, what=f"{resource.plural} to be served")
     finally:
         client.close()
+
+
+@pytest.fixture
+def watching() -> Iterator[Watching]:
+    """Starts reflectors that end with the test."""
+    with reflectors() as start:
+        yield start

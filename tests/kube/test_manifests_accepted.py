@@ -10,7 +10,15 @@ from support.configurations import configuration, replica
 from support.kube_server import KubeServer
 from support.polling import until
 
-from controlplane.cluster import NAMESPACES, PODS, RESOURCE_QUOTAS, Forbidden, Object, Resource
+from controlplane.cluster import (
+    NAMESPACES,
+    PODS,
+    RESOURCE_QUOTAS,
+    Forbidden,
+    Invalid,
+    Object,
+    Resource,
+)
 from controlplane.kube import Kube
 from controlplane.operator.manifests.pods import engine_pods
 from controlplane.operator.manifests.settings import PodSettings
@@ -77,6 +85,12 @@ def test_engine_pods_are_taken(kube: Kube, tenant: str, engine: str, source: Obj
     ours = len(pod["spec"]["tolerations"])
     stored["spec"]["tolerations"] = stored["spec"]["tolerations"][:ours]
     assert holds(stored, pod)
+
+
+def test_a_pod_without_its_reservation_is_refused(kube: Kube, tenant: str) -> None:
+    (pod,) = engine_pods(replica(namespace=tenant, nodes=()), PODS_HERE)
+    with pytest.raises(Invalid, match="must be specified when"):
+        kube.create(PODS, pod)
 
 
 def test_a_pod_beyond_the_quota_is_refused(kube: Kube, tenant: str) -> None:

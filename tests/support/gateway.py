@@ -7,10 +7,11 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -28,7 +29,9 @@ from controlplane.gateway.app import create_app
 from controlplane.gateway.protocol import BoundedHeadProtocol
 from controlplane.money import usd_to_p
 from controlplane.pricing import book
-from controlplane.registry import replicas
+from controlplane.registry import gateways, pools, replicas
+from controlplane.registry.gateways import GatewayReport
+from controlplane.registry.pools import Pool
 from controlplane.registry.replicas import Replica
 from controlplane.settings import Settings
 from controlplane.store import open_store
@@ -80,13 +83,49 @@ class World:
             _, token = keys.issue(session, PEPPER.encode(), tenant_id=tenant.id, name="test")
         return token
 
-    def publish(self, url: str, *, name: str = "r1", max_model_len: int = 100_000) -> None:
+    def tenant_id(self, key: str) -> str:
+        """Whose key it is."""
+        with self.sessions.begin() as session:
+            principal = keys.authenticate(session, PEPPER.encode(), key)
+            assert principal is not None
+            return str(principal.tenant_id)
+
+    def publish(
+        self, url: str, *, name: str = "r1", max_model_len: int = 100_000, **fields: Any
+    ) -> None:
         """Say that an engine at `url` is ready, as its keeper would each second."""
+        told = {"model": MODEL, "path": "serverless", **fields}
+        replica = Replica(
+            name, url, max_model_len=max_model_len, published_at=time.time() + 3600, **told
+        )
         with open_store(self.settings.redis_url) as store:
-            replica = Replica(
-                name, url, MODEL, "serverless", max_model_len, published_at=time.time() + 3600
-            )
             replicas.publish(store, replica)
+
+    def offer(self, name: str, **fields: Any) -> None:
+        """Say that there is a deployment, as the operator would each second."""
+        told = {"model": MODEL, "path": "serverless", **fields}
+        pool = Pool(name, published_at=time.time() + 3600, **told)
+        with open_store(self.settings.redis_url) as store:
+            pools.TABLE.publish(store, name, pool)
+
+    def retract(self, name: str) -> None:
+        """Say that a deployment is gone."""
+        with open_store(self.settings.redis_url) as store:
+            pools.TABLE.withdraw(store, name)
+
+    def reports(self) -> list[GatewayReport]:
+        """What gateways report now."""
+        with open_store(self.settings.redis_url) as store:
+            return gateways.TABLE.read(store, time.time())
+
+    async def reported(self, condition: Callable[[GatewayReport], bool]) -> GatewayReport:
+        """Wait for this gateway's report to satisfy a condition."""
+        async with asyncio.timeout(5):
+            while True:
+                for report in await asyncio.to_thread(self.reports):
+                    if condition(report):
+                        return report
+                await asyncio.sleep(0.02)
 
     def withdraw(self, name: str) -> None:
         """Say that an engine takes no more requests."""

@@ -1,4 +1,4 @@
-"""Tells the operator how far a long load is. `loader` wraps its reading in `reported`."""
+"""Tells the operator how far a long load or fetch is: `loader` and `weights.fetch` wrap theirs."""
 
 import logging
 import sys
@@ -17,7 +17,12 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def reported(
-    total_bytes: int, clock: Callable[[], float] = time.monotonic, *, shown: bool = True
+    total_bytes: int,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    shown: bool = True,
+    doing: str = "loading",
+    done: str = "loaded",
 ) -> Iterator[Advance]:
     """A function to call with the bytes done since the last call: a bar where stderr is a
     terminal, else a log line every ten seconds; a load shorter than that logs nothing. Nothing at
@@ -26,17 +31,18 @@ def reported(
         yield lambda count: None
     elif sys.stderr.isatty():
         columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
-        with Progress("loading", *columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("loading", total=total_bytes)
+        with Progress(doing, *columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(doing, total=total_bytes)
             yield lambda count: bar.advance(task, count)
     else:
-        yield _Lines(total_bytes, clock).advance
+        yield _Lines(total_bytes, clock, done).advance
 
 
 class _Lines:
     """Counts bytes and logs now and then."""
 
-    def __init__(self, total_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, total_bytes: int, clock: Callable[[], float], done: str) -> None:
+        self._verb = done
         self._total_bytes = total_bytes
         self._clock = clock
         self._done_bytes = 0
@@ -50,7 +56,8 @@ class _Lines:
         self._told = now
         gb_per_s = self._done_bytes / 1e9 / (now - self._started)
         log.info(
-            "loaded %.1f of %.1f GB at %.2f GB/s",
+            "%s %.1f of %.1f GB at %.2f GB/s",
+            self._verb,
             self._done_bytes / 1e9,
             self._total_bytes / 1e9,
             gb_per_s,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +26,7 @@ from worker.errors import (
     UsageNotFound,
 )
 from worker.server.answer import error_response
+from worker.server.auth import RequireKey
 from worker.server.chat import answer_chat
 from worker.server.completions import answer_completion, encode_prompt
 from worker.server.generation import Serving
@@ -63,7 +65,9 @@ def create_app(serving: Serving) -> Starlette:
                 await asyncio.to_thread(serving.journal.stop)
 
     routes = _Routes(serving)
+    keyed = [Middleware(RequireKey, key=serving.api_key)] if serving.api_key else []
     return Starlette(
+        middleware=keyed,
         routes=[
             Route("/v1/chat/completions", routes.chat_completions, methods=["POST"]),
             Route("/v1/completions", routes.completions, methods=["POST"]),

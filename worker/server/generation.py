@@ -29,7 +29,7 @@ RUNNING = "running"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Everything the routes share."""
+    """Everything the routes share. `api_key`: what requests must show; empty for nothing."""
 
     client: EngineClient
     tokenizer: Tokenizer
@@ -38,6 +38,7 @@ class Serving:
     metrics: EngineMetrics
     keep_alive_seconds: float = 10.0
     journal: Journal | None = None
+    api_key: str = ""
 
     def unavailable_reason(self) -> Unavailable | None:
         """Why every new request is refused; None when in service."""

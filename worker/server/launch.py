@@ -31,7 +31,7 @@ LAST_WORDS_SECONDS = 2  # between the deadline's errors and cutting connections
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
     """How to serve a model directory. `max_waiting`: requests beyond the batch before 503.
-    `journal`: where to record usage, kept for `journal_hours`."""
+    `journal`: where to record usage, kept for `journal_hours`. `api_key`: what requests show."""
 
     directory: Path
     host: str
@@ -42,6 +42,7 @@ class ServeConfig:
     drain_seconds: int
     journal: Path | None = None
     journal_hours: float = 72.0
+    api_key: str = ""
 
 
 def serve(config: ServeConfig, engine: EngineConfig) -> None:
@@ -101,6 +102,7 @@ def build_serving(config: ServeConfig, engine: EngineConfig) -> Serving:
         ),
         metrics=metrics,
         journal=journal,
+        api_key=config.api_key,
     )
 
 

@@ -6,12 +6,19 @@ right: a contained memory error kills one process and the GPU is sound afterward
 timeout leaves it unsound though nothing says so.
 """
 
+import logging
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 
 import yaml
 
+from controlplane.cluster import Object
+
 TABLE_NAME = "flashplane-xid-actions"  # the ConfigMap; its key is `actions.yaml`
+
+
+_log = logging.getLogger(__name__)
 
 
 class Action(IntEnum):
@@ -61,3 +68,18 @@ def parse(text: str) -> Mapping[int, Action]:
             raise ValueError(f"{xid!r}: {word!r}: give a number and one of {', '.join(_WORDS)}")
         changed[xid] = _WORDS[word]
     return {**XID_ACTIONS, **changed}
+
+
+def table_in(config_map: Object | None) -> Mapping[int, Action]:
+    """Return the table of a ConfigMap; NVIDIA's alone without one, or while it cannot be read."""
+    text = "" if config_map is None else config_map.get("data", {}).get("actions.yaml", "")
+    return _table(text)
+
+
+@lru_cache(maxsize=4)
+def _table(text: str) -> Mapping[int, Action]:
+    try:
+        return parse(text)
+    except ValueError as error:
+        _log.error("xid_table_unreadable", extra={"reason": str(error)})
+        return XID_ACTIONS

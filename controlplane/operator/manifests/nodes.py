@@ -6,17 +6,25 @@ the engines' commands use. Its pods talk to each other on any port, so a policy 
 
 from controlplane.cluster import LEADER_WORKER_SETS, NETWORK_POLICIES, Object, Resource
 from controlplane.crd.base import REPLICA_LABEL
+from controlplane.crd.conditions import Reason
 from controlplane.crd.replica import Replica
 from controlplane.operator.manifests.pods import launch_of, owner_reference, pod_template
 from controlplane.operator.manifests.settings import PodSettings
+from controlplane.planner.refusal import Refused
 
 
 def leader_worker_set(replica: Replica, settings: PodSettings) -> list[tuple[Resource, Object]]:
-    """Return the objects of a replica on several nodes; its placements must be there.
+    """Return the objects of a replica on several nodes; pinned as `pods.engine_pods` says.
 
     Raises:
-        Refused: its engine cannot run on its configuration.
+        Refused: its engine cannot run on its configuration, or the kind is not installed.
     """
+    if not settings.leader_worker_sets:
+        raise Refused(
+            Reason.IMPOSSIBLE_GEOMETRY,
+            f"{replica.spec.configuration.id} spans nodes: install LeaderWorkerSet, "
+            "or choose a configuration on one node",
+        )
     launch = launch_of(replica)
     leader = pod_template(replica, settings, launch)
     worker = pod_template(replica, settings, launch, leader=False)

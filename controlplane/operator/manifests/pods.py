@@ -53,12 +53,15 @@ def launch_of(replica: Replica) -> Launch:
 
 
 def engine_pods(replica: Replica, settings: PodSettings) -> list[Object]:
-    """Return the pods of a replica on one node; its placement must be there.
+    """Return the pods of a replica on one node.
+
+    Without its placement they are pinned nowhere, which no API server takes; they still tell names
+    and whether the replica can run at all.
 
     Raises:
         Refused: its engine cannot run on its configuration.
     """
-    assert len(replica.status.placements) == 1, "several nodes need nodes.leader_worker_set"
+    assert replica.spec.configuration.nodes == 1, "several nodes need nodes.leader_worker_set"
     template = pod_template(replica, settings, launch_of(replica))
     metadata: Object = {
         "name": f"{replica.name}-0",

@@ -26,6 +26,7 @@ class PodSettings:
             at each start, or lie on a claim.
         cache_namespaces: namespaces whose pods may use `cache_path`.
         engine_token: whether engines ask requests for the token in the Secret TOKEN_SECRET.
+        leader_worker_sets: whether that kind is installed; without it no replica spans nodes.
     """
 
     images: Mapping[str, str] = field(default_factory=lambda: {"flash": "flashplane-worker"})
@@ -33,6 +34,7 @@ class PodSettings:
     cache_path: str = ""
     cache_namespaces: frozenset[str] = frozenset()
     engine_token: bool = False
+    leader_worker_sets: bool = False
 
     def image(self, engine: EngineName) -> str:
         """Return an engine's image; that of `flash` also fetches weights.

@@ -48,6 +48,7 @@ class TenantSettings:
         ssh_account: the SSH gateway's ServiceAccount; empty: there is none.
         ssh_role: ClusterRole with what it may do there.
         weights_cidrs: networks inside the cluster that weights may come from, on any port.
+        resolver_cidrs: addresses of name servers beside kube-dns, such as a cache on each node.
         ingress_namespace: of the ingress controller that reaches customers' ports; empty: none.
         engine_token: the token gateways show to engines; empty: none.
     """
@@ -58,6 +59,7 @@ class TenantSettings:
     ssh_account: str = "flashplane-ssh-gateway"
     ssh_role: str = "flashplane-tenant-ssh"
     weights_cidrs: tuple[str, ...] = ()
+    resolver_cidrs: tuple[str, ...] = ()
     ingress_namespace: str = ""
     engine_token: str = field(default="", repr=False)
 
@@ -142,6 +144,7 @@ def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
         "namespaceSelector": _labelled({_NAMESPACE_NAME: "kube-system"}),
         "podSelector": _labelled({"k8s-app": "kube-dns"}),
     }
+    resolvers = [resolver, *[_block(cidr) for cidr in settings.resolver_cidrs]]
     https = {"to": _internet(), "ports": [_port(443)]}
     own = [{"to": [_block(cidr) for cidr in settings.weights_cidrs]}]
     policies = [
@@ -157,7 +160,7 @@ def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
             "names",
             {},
             ["Egress"],
-            egress=[{"to": [resolver], "ports": [_port(53, "UDP"), _port(53)]}],
+            egress=[{"to": resolvers, "ports": [_port(53, "UDP"), _port(53)]}],
         ),
         _policy(
             namespace,

@@ -39,6 +39,8 @@ class EngineWorkload:
         """Return nothing."""
         return []
 
-    def scrub_proof(self, replica: Replica, pods: Sequence[Object]) -> ScrubProof | None:
+    def scrub_proof(
+        self, replica: Replica, pods: Sequence[Object], now: float
+    ) -> ScrubProof | None:
         """Return no proof: none is asked for."""
         return None

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from controlplane.cluster import Object, Resource
-from controlplane.crd.base import GROUP
 from controlplane.crd.conditions import Reason
 from controlplane.crd.endpoint import ScrubProof
 from controlplane.crd.replica import Phase, Replica
-
-SCRUB_LABEL = f"{GROUP}/scrub"  # on pods that prove GPUs clean
 
 Manifest: TypeAlias = tuple[Resource, Object]
 
@@ -48,13 +45,19 @@ class Workload(Protocol):
         """Whether its GPUs are free only after a proof that nothing was left on them."""
 
     def manifests(self, replica: Replica) -> list[Manifest]:
-        """Return its pods, or what makes them, for `status.placements`; labelled REPLICA_LABEL."""
+        """Return its pods, or what makes them, for `status.placements`; labelled REPLICA_LABEL.
+
+        Raises:
+            Refused: it cannot run on its configuration.
+        """
 
     def stage(self, replica: Replica, pods: Sequence[Object]) -> Progress:
         """Return how far `pods`, scrub pods not among them, are."""
 
     def scrub_manifests(self, replica: Replica) -> list[Manifest]:
-        """Return the pods that prove its GPUs clean, labelled SCRUB_LABEL too; empty without."""
+        """Return the pods that prove its GPUs clean; told from the others by their names."""
 
-    def scrub_proof(self, replica: Replica, pods: Sequence[Object]) -> ScrubProof | None:
+    def scrub_proof(
+        self, replica: Replica, pods: Sequence[Object], now: float
+    ) -> ScrubProof | None:
         """Return what its scrub pods found, all nodes together; None while one is at work."""

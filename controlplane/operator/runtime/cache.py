@@ -84,6 +84,7 @@ class Cache(Generic[T]):
         self._told_version = 0
         self._handlers: list[Callable[[Change], None]] = []
         self._lock = threading.Lock()
+        self._in_order = threading.Lock()  # held over a change and its telling
         CACHED_OBJECTS.labels(resource.plural).set_function(lambda: len(self._entries))
         BROKEN_OBJECTS.labels(resource.plural).set_function(lambda: len(self.broken()))
 
@@ -122,17 +123,19 @@ class Cache(Generic[T]):
         return [it for it in found if isinstance(it, Broken)]
 
     def subscribe(self, handler: Callable[[Change], None]) -> None:
-        """Call `handler` after every change, in the thread that brought it; it must be quick."""
+        """Call `handler` after every change, in the order of the changes and in the thread that
+        brought them. It must be quick; it may read this cache, and must not `assume`."""
         self._handlers.append(handler)
 
     def assume(self, body: Object) -> None:
         """Take the API server's answer to a write of ours for the truth until the watch tells."""
         entry = self._entry(body, assumed=True)
-        with self._lock:
-            # What the watch has passed it has told: the object may have changed or gone since.
-            told = entry.version <= self._told_version
-            change = None if told else self._put(key_of(body), entry, entry.version)
-        self._tell([change])
+        with self._in_order:
+            with self._lock:
+                # What the watch has passed it has told: the object may have changed or gone since.
+                told = entry.version <= self._told_version
+                change = None if told else self._put(key_of(body), entry, entry.version)
+            self._tell([change])
 
     def apply(self, event: WatchEvent) -> None:
         """Take in what a watch told."""
@@ -140,11 +143,12 @@ class Cache(Generic[T]):
         entry = None
         if event.type in ("ADDED", "MODIFIED"):
             entry = self._entry(event.object, assumed=False)
-        with self._lock:
-            self._told_version = max(self._told_version, version)
-            bookmark = event.type == "BOOKMARK"
-            change = None if bookmark else self._put(key_of(event.object), entry, version)
-        self._tell([change])
+        with self._in_order:
+            with self._lock:
+                self._told_version = max(self._told_version, version)
+                bookmark = event.type == "BOOKMARK"
+                change = None if bookmark else self._put(key_of(event.object), entry, version)
+            self._tell([change])
 
     def replace(self, bodies: Iterable[Object], resource_version: str) -> None:
         """Take in a complete list: what it lacks is gone, but for our newest writes.
@@ -154,16 +158,17 @@ class Cache(Generic[T]):
         version = int(resource_version)
         entries = {key_of(body): self._entry(body, assumed=False) for body in bodies}
         changes = []
-        with self._lock:
-            self._told_version = version
-            for key in [*self._entries.keys() | entries.keys()]:
-                known, entry = self._entries.get(key), entries.get(key)
-                if known is not None and known.assumed and known.version > version:
-                    known.assumed = False  # the watch that follows tells it, or the next list
-                else:
-                    changes.append(self._set(key, entry))
+        with self._in_order:
+            with self._lock:
+                self._told_version = version
+                for key in [*self._entries.keys() | entries.keys()]:
+                    known, entry = self._entries.get(key), entries.get(key)
+                    if known is not None and known.assumed and known.version > version:
+                        known.assumed = False  # the watch that follows tells it, or the next list
+                    else:
+                        changes.append(self._set(key, entry))
+            self._tell(changes)
         self.synced.set()
-        self._tell(changes)
 
     def _put(self, key: Key, entry: _Entry[T] | None, version: int) -> Change | None:
         known = self._entries.get(key)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from controlplane.cluster import ClusterError, Unreachable
+from controlplane.cluster import ClusterError, Forbidden, Invalid, Unreachable
 from controlplane.operator.actions import Plan
 from controlplane.operator.runtime.cache import Cache, Change, Key
 from controlplane.operator.runtime.executor import Executor
@@ -103,7 +103,9 @@ class Controller:
             done = self._executor.execute(plan)
         except ClusterError as error:
             wait = error.retry_after_seconds if isinstance(error, Unreachable) else None
-            self.queue.failed(key, str(error), at_least_seconds=wait)
+            # What passes by itself is no news for a status.
+            told = str(error) if isinstance(error, Forbidden | Invalid) else ""
+            self.queue.failed(key, told, at_least_seconds=wait)
             self._tell("round_failed", key, type(error).__name__)
             return type(error).__name__
         except Exception as error:

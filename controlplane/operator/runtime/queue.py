@@ -87,7 +87,7 @@ class WorkQueue:
         return delay
 
     def last_error(self, key: Key) -> str:
-        """Return why a key's last round failed, so that a status can tell; empty: it did not."""
+        """Return what its last `failed` said, so that a status can tell; empty: nothing."""
         with self._changed:
             return self._errors.get(key, "")
 

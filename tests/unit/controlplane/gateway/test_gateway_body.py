@@ -112,6 +112,7 @@ def complete(**fields: object) -> body.GenerationRequest:
 @given(st.dictionaries(st.text(min_size=1), st.integers()))
 def test_a_completion_has_fields_of_its_own(fields: dict[str, int]) -> None:
     known = {"model", "prompt", "suffix", "n", "stream", "stream_options", "user_id"}
+    known |= {"messages", "thinking"}
     unknown = {k: v for k, v in fields.items() if k not in known and "max" not in k}
     ours = {"max_tokens", "max_prompt_tokens", "cache_salt", "stream", "stream_options"}
     ours |= {"fairness_key", "return_token_ids", "seed"}

@@ -20,6 +20,7 @@ NAMED = EngineError(message="what is wrong", param="p", code="c")
         (400, EngineError(message="m", code="context_length_exceeded"), ContextLengthExceeded),
         (409, EngineError(prompt_tokens=7), PromptExceedsLimit),
         (409, EngineError(), Unavailable),
+        (401, NAMED, TryAnother),
         (404, NAMED, TryAnother),
         (429, NAMED, TryAnother),
         (503, EngineError(), TryAnother),

@@ -1,5 +1,6 @@
 """The price book: which version holds when, and that none ever changes."""
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.errors import Conflict, ModelNotFound, UnprocessableRequest
 from controlplane.pricing import book
+from controlplane.pricing.rating import Price
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -68,3 +70,19 @@ def test_a_published_price_never_changes(sessions: sessionmaker[Session]) -> Non
         publish(session)
     with sessions() as session, pytest.raises(exc.IntegrityError, match="append-only"):
         session.execute(text("UPDATE price_versions SET output_rate_p = 0"))
+
+
+def test_one_price_holds_for_every_dedicated_model_without_its_own() -> None:
+    anybody = Price(uuid.UUID(int=1), "*", "dedicated", 0, 0, 0)
+    own = Price(uuid.UUID(int=2), "m@own", "dedicated", 1, 2, 3)
+    found = book.PriceBook([(NOON, anybody), (NOON, own)])
+    assert found.price("m@prod", "dedicated", NOON) == anybody
+    assert found.price("m@own", "dedicated", NOON) == own
+    with pytest.raises(ModelNotFound):
+        found.price("m@prod", "serverless", NOON)
+
+
+def test_a_new_database_prices_dedicated_tokens_at_nothing(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        found = book.current(session).price("m@prod", "dedicated", NOON)
+    assert (found.hit_rate_p, found.miss_rate_p, found.output_rate_p) == (0, 0, 0)

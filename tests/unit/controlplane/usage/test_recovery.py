@@ -15,7 +15,7 @@ from controlplane.usage import events
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.models import UsageEvent
 from controlplane.usage.records import TokenUsage
-from controlplane.usage.recovery import recover
+from controlplane.usage.recovery import recover, replay
 
 USAGE = TokenUsage(10, 20, 5, 2)
 
@@ -159,3 +159,14 @@ async def test_another_databases_journal_is_set_aside_unharmed(
     assert segment.stat().st_size > 0
     recovered(shop, directory)
     assert shop.settle() == 0
+
+
+async def test_what_a_gateway_left_for_good_is_billed_and_its_holds_end(
+    shop: Shop, customer: Customer, directory: JournalDir
+) -> None:
+    request_id = await run_and_die(shop, customer, directory)
+    replay(shop.sessions, directory, GATEWAY)
+    shop.settle()
+    assert event(shop, customer, request_id).output_tokens == USAGE.output_tokens
+    with shop.sessions.begin() as session:
+        assert epochs.open_of(session, GATEWAY) == []

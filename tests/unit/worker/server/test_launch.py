@@ -109,3 +109,14 @@ def test_crash_of_the_engine_ends_the_process(
     thread.join(timeout=20)
     assert '"code":"engine_failed"' in last
     assert raised
+
+
+def test_a_key_in_the_environment_is_asked_for(
+    tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASHPLANE_ENGINE_TOKEN", "k3y")
+    with worker(tiny_directory) as (_, url):
+        until(lambda: healthy(url), seconds=60, what="the worker is healthy")
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        shown = {"authorization": "Bearer k3y"}
+        assert httpx.get(f"{url}/v1/models", headers=shown).status_code == 200

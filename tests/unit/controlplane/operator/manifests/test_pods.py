@@ -19,6 +19,7 @@ SETTINGS = PodSettings(
     images={it: f"registry/{it}@{DIGEST}" for it in ("flash", "vllm", "sglang")},
     image_pull_secrets=("pull",),
     engine_token=True,
+    leader_worker_sets=True,
 )
 SOURCES: dict[str, Object] = {
     "pvc": {"pvc": {"claim": "w", "path": "v4/flash"}},
@@ -237,6 +238,21 @@ def test_several_nodes_are_one_group_apart_from_each_other(
 
 
 TEMPLATES = ("leaderTemplate", "workerTemplate")
+
+
+def test_without_the_kind_no_replica_spans_nodes() -> None:
+    made = replica(where=TWO_NODES, engine={"name": "sglang", "parallelism": "expert"})
+    with pytest.raises(Refused, match="install LeaderWorkerSet") as caught:
+        leader_worker_set(made, PodSettings())
+    assert caught.value.reason is Reason.IMPOSSIBLE_GEOMETRY
+
+
+def test_a_replica_without_gpus_yet_has_its_pods_names_and_no_node() -> None:
+    pod = only(engine_pods(replica(nodes=()), SETTINGS))
+    assert pod["metadata"]["name"] == "chat-0-0"
+    affinity = pod["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"][0]["values"] == []  # which an API server refuses
 
 
 def test_a_vllm_worker_node_begins_at_its_own_first_rank() -> None:

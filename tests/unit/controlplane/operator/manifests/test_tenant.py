@@ -86,6 +86,14 @@ def test_whoever_may_go_out_never_reaches_metadata_or_the_cluster() -> None:
         assert inside <= set(block["except"])
 
 
+def test_a_name_server_on_each_node_can_be_asked() -> None:
+    settings = TenantSettings("flashplane", resolver_cidrs=("169.254.20.10/32",))
+    names = next(it for _, it in objects(settings) if it["metadata"]["name"] == "names")
+    (rule,) = names["spec"]["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
+    assert {it["port"] for it in rule["ports"]} == {53}
+
+
 def test_pods_that_fetch_reach_https_and_the_networks_named_for_weights() -> None:
     (https, own) = policies()["weights"]["egress"]
     assert https["ports"] == [{"port": 443, "protocol": "TCP"}]

@@ -1,0 +1,38 @@
+{{- /* The environment of a process. Takes (list $ wants...), wants: database, redis, pepper, engineToken. */ -}}
+{{- define "flashplane.environment" -}}
+{{- $root := index . 0 -}}
+{{- $wants := rest . -}}
+{{- $values := $root.Values -}}
+{{- if has "redis" $wants }}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "flashplane.secret" (list $values.redis.existingSecret "redis.existingSecret" "the URL of Redis or Valkey") }}
+      key: {{ $values.redis.key }}
+{{- end }}
+{{- if has "database" $wants }}
+- name: DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "flashplane.secret" (list $values.database.existingSecret "database.existingSecret" "the URL of PostgreSQL") }}
+      key: {{ $values.database.key }}
+{{- end }}
+{{- if has "pepper" $wants }}
+- name: FLASHPLANE_KEY_PEPPER
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "flashplane.secret" (list $values.pepper.existingSecret "pepper.existingSecret" "the secret that API keys are hashed with") }}
+      key: {{ $values.pepper.key }}
+{{- end }}
+{{- if and (has "engineToken" $wants) $values.engineToken.existingSecret }}
+- name: FLASHPLANE_ENGINE_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.engineToken.existingSecret }}
+      key: {{ $values.engineToken.key }}
+{{- end }}
+{{- range $name, $value := $values.settings }}
+- name: FLASHPLANE_{{ upper $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- end -}}

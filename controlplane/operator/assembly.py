@@ -1,0 +1,255 @@
+"""Puts an operator together: caches, controllers, the monitor, the publishers. Called by `main`.
+
+Everything is made here and handed over; nothing below looks anything up.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.cluster import (
+    CONFIG_MAPS,
+    EVENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    Cluster,
+    Object,
+    Resource,
+)
+from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, OWNER_LABEL, REPLICAS
+from controlplane.crd.endpoint import GPUEndpoint
+from controlplane.crd.inference import InferenceDeployment
+from controlplane.crd.replica import Replica
+from controlplane.operator.bare.controller import EndpointRounds, owner_key
+from controlplane.operator.bare.observed import Access
+from controlplane.operator.bare.pods import BareSettings
+from controlplane.operator.bare.ports import Exposure
+from controlplane.operator.bare.workload import BareWorkload
+from controlplane.operator.capacity.nodes import Node
+from controlplane.operator.capacity.stock import Stock
+from controlplane.operator.catalogue import Tables
+from controlplane.operator.deployment import controller as deployments
+from controlplane.operator.deployment.namespaces import Namespaces
+from controlplane.operator.deployment.pools import PoolPublisher
+from controlplane.operator.health.board import Board
+from controlplane.operator.manifests.settings import PodSettings
+from controlplane.operator.manifests.tenant import TenantSettings
+from controlplane.operator.manifests.workload import EngineWorkload
+from controlplane.operator.replica import controller as replicas
+from controlplane.operator.replica.monitor import Monitor
+from controlplane.operator.replica.publisher import Publisher
+from controlplane.operator.replica.workload import Workload
+from controlplane.operator.runtime.cache import Cache, Index
+from controlplane.operator.runtime.controller import Controller
+from controlplane.operator.runtime.executor import Executor
+from controlplane.operator.runtime.queue import WorkQueue
+from controlplane.operator.runtime.reflector import Reflector
+from controlplane.settings import Settings
+from controlplane.store import Store
+
+NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
+
+
+@dataclass
+class Caches:
+    """Everything the operator watches, with what feeds it."""
+
+    cluster: Cluster
+    reflectors: dict[Resource, Reflector]
+
+    @classmethod
+    def over(cls, cluster: Cluster, release_namespace: str) -> "Caches":
+        """Return the caches of a cluster, not fed yet."""
+        caches = cls(cluster, {})
+        caches.watch(DEPLOYMENTS, InferenceDeployment.of)
+        caches.watch(ENDPOINTS, GPUEndpoint.of)
+        indexes = {
+            deployments.BY_OWNER: deployments.owner_of_replica,
+            replicas.BY_PHASE: replicas.phase_of_replica,
+        }
+        caches.watch(REPLICAS, Replica.of, indexes)
+        caches.watch(PODS, _as_it_is, {replicas.BY_REPLICA: replicas.replica_of_pod})
+        caches.watch(NODES, Node.of)
+        caches.watch(NAMESPACES, _as_it_is)
+        caches.watch(SERVICES, _as_it_is, labels=OWNER_LABEL)
+        caches.watch(VOLUME_CLAIMS, _as_it_is, labels=OWNER_LABEL)
+        caches.watch(CONFIG_MAPS, _as_it_is, namespace=release_namespace)
+        caches.watch(EVENTS, _as_it_is, namespace=NODE_EVENTS_NAMESPACE)
+        return caches
+
+    def watch(
+        self,
+        resource: Resource,
+        parse: Callable[[Object], Any],
+        indexes: Mapping[str, Index] | None = None,
+        **scope: str,
+    ) -> None:
+        """Add a cache; `scope` is a namespace or labels."""
+        cache: Cache[Any] = Cache(resource, parse, indexes=indexes)
+        self.reflectors[resource] = Reflector(self.cluster, cache, **scope)  # type: ignore[arg-type]
+
+    def __getitem__(self, resource: Resource) -> Cache[Any]:
+        return self.reflectors[resource].cache
+
+    def watched_at(self, resource: Resource) -> float:
+        """Return until when every change is known, in seconds since 1970."""
+        return time.time() - self.reflectors[resource].age_seconds()
+
+
+class Assembly:
+    """The parts of one operator; `reflectors` and `parts` are what `main` runs."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        store: Store,
+        may_write: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self.caches = Caches.over(cluster, settings.operator_namespace)
+        every = [it.cache for it in self.caches.reflectors.values()]
+        self._executor = Executor(cluster, every, may_write=may_write)
+        self._tables = Tables(self.caches[CONFIG_MAPS], settings.operator_namespace)
+        self._stock, self._board = Stock(), Board()
+        self._replica_queue = WorkQueue()
+        self._token = settings.engine_token.get_secret_value()
+        self.replicas = self._replica_rounds()
+        self.monitor = Monitor(
+            self.replicas.targets,
+            store,
+            self._board,
+            changed=self._replica_queue.add,
+            engine_token=self._token,
+        )
+        self._deployment_queue = WorkQueue()
+        self.deployments = self._deployment_rounds(cluster)
+        self.endpoints = self._endpoint_rounds()
+        self.controllers = self._controllers()
+        self.parts: tuple[Monitor | Controller | Publisher | PoolPublisher, ...] = (
+            self.monitor,
+            *self.controllers,
+            *self._publishers(store),
+        )
+        self.reflectors = tuple(self.caches.reflectors.values())
+
+    def _replica_rounds(self) -> replicas.ReplicaRounds:
+        caches = self.caches
+        engines = EngineWorkload(self._pod_settings())
+        bare = BareWorkload(BareSettings(tools_image=self._settings.tools_image))
+        workloads: dict[str, Workload] = {"serverless": engines, "dedicated": engines, "bare": bare}
+        return replicas.ReplicaRounds(
+            caches=replicas.Caches(
+                replicas=caches[REPLICAS],
+                pods=caches[PODS],
+                nodes=caches[NODES],
+                namespaces=caches[NAMESPACES],
+                owners={it.kind: caches[it] for it in (DEPLOYMENTS, ENDPOINTS)},
+                events=caches[EVENTS],
+            ),
+            stock=self._stock,
+            board=self._board,
+            signals=lambda: self.monitor.signals(),
+            workloads=workloads,
+            queue=self._replica_queue,
+            xid_actions=self._tables.xid_actions,
+        )
+
+    def _deployment_rounds(self, cluster: Cluster) -> deployments.DeploymentRounds:
+        caches = self.caches
+        return deployments.DeploymentRounds(
+            caches=deployments.Caches(
+                deployments=caches[DEPLOYMENTS],
+                endpoints=caches[ENDPOINTS],
+                replicas=caches[REPLICAS],
+                namespaces=caches[NAMESPACES],
+            ),
+            stock=self._stock,
+            signals=self.monitor.signals,
+            catalogue=self._tables.catalogue,
+            namespaces=Namespaces(cluster, self._tenant_settings()),
+            queue=self._deployment_queue,
+        )
+
+    def _endpoint_rounds(self) -> EndpointRounds:
+        caches, settings = self.caches, self._settings
+        return EndpointRounds(
+            endpoints=caches[ENDPOINTS],
+            replicas=caches[REPLICAS],
+            pods=caches[PODS],
+            services=caches[SERVICES],
+            claims=caches[VOLUME_CLAIMS],
+            namespaces=caches[NAMESPACES],
+            catalogue=self._tables.catalogue,
+            access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
+            exposure=Exposure(
+                settings.endpoint_domain,
+                settings.endpoint_ingress_class,
+                settings.endpoint_tls_secret,
+            ),
+        )
+
+    def _controllers(self) -> tuple[Controller, ...]:
+        caches, workers = self.caches, self._settings.operator_workers
+        # Replicas first: they keep up what the others' rounds read.
+        self.replicas.subscribe()
+        self.deployments.subscribe()
+        caches[CONFIG_MAPS].subscribe(lambda change: self.deployments.ask_all())
+        replica = Controller(
+            "replicas",
+            self.replicas.reconcile,
+            self._executor,
+            workers=workers,
+            queue=self._replica_queue,
+        )
+        deployment = Controller(
+            "deployments",
+            self.deployments.reconcile,
+            self._executor,
+            workers=workers,
+            queue=self._deployment_queue,
+        )
+        endpoint = Controller("endpoints", self.endpoints.plan, self._executor, workers=workers)
+        endpoint.on_change(caches[ENDPOINTS])
+        for resource in (REPLICAS, PODS, SERVICES, VOLUME_CLAIMS):
+            endpoint.on_change(caches[resource], owner_key)
+        return replica, deployment, endpoint
+
+    def _publishers(self, store: Store) -> tuple[Publisher, PoolPublisher]:
+        publisher = Publisher(
+            store,
+            replicas=self.replicas.routed,
+            pods=self.replicas.pods_of,
+            engine=self.monitor.engine,
+            watched_at=lambda: self.caches.watched_at(PODS),
+        )
+        return publisher, PoolPublisher(store, self.deployments.records)
+
+    def _pod_settings(self) -> PodSettings:
+        settings = self._settings
+        return PodSettings(
+            images=settings.engine_images,
+            cache_path=settings.weight_cache_path,
+            cache_namespaces=frozenset({settings.operator_namespace}),
+            engine_token=bool(self._token),
+        )
+
+    def _tenant_settings(self) -> TenantSettings:
+        settings = self._settings
+        return TenantSettings(
+            release_namespace=settings.operator_namespace,
+            operator_account=settings.operator_account,
+            tenant_role=settings.tenant_role,
+            ssh_account=settings.ssh_account,
+            ssh_role=f"{settings.tenant_role}-ssh",
+            ingress_namespace=settings.endpoint_ingress_namespace,
+            engine_token=self._token,
+        )
+
+
+def _as_it_is(body: Object) -> Object:
+    return body

@@ -1,0 +1,136 @@
+"""Endpoints' rounds: what the caches hold of one, and the plan for it. Wired by `main`."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from controlplane.cluster import Object
+from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL, TENANT_LABEL
+from controlplane.crd.conditions import ConditionType, Reason, condition
+from controlplane.crd.configuration import GPUConfiguration
+from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointStatus
+from controlplane.crd.replica import Replica
+from controlplane.operator.actions import ApplyStatus, Plan
+from controlplane.operator.bare.observed import UNKNOWN, Access, Observed
+from controlplane.operator.bare.plan import end, holds, plan, unfinalize
+from controlplane.operator.bare.pods import SANITIZE, claim_name
+from controlplane.operator.bare.ports import NOT_EXPOSED, PORT_LABEL, Exposure
+from controlplane.operator.bare.proof import report_of
+from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
+
+BROKEN_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class EndpointRounds:
+    """Makes the plan of one endpoint's round.
+
+    Attributes:
+        replicas: all replicas; one is found by its name.
+        pods, services, claims: those with OWNER_LABEL at least.
+        catalogue: returns every GPU configuration by id.
+    """
+
+    endpoints: Cache[GPUEndpoint]
+    replicas: Cache[Replica]
+    pods: Cache[Object]
+    services: Cache[Object]
+    claims: Cache[Object]
+    namespaces: Cache[Object]
+    catalogue: Callable[[], Mapping[str, GPUConfiguration]]
+    access: Access = UNKNOWN
+    exposure: Exposure = NOT_EXPOSED
+    clock: Callable[[], float] = time.time
+
+    def plan(self, key: Key) -> Plan:
+        """Return what is to be done for the endpoint of `key`, which may be gone."""
+        found = self.endpoints.get(*key)
+        if found is None:
+            return Plan()
+        lease = self.replicas.get(key[0], f"{key[1]}-0")
+        if isinstance(lease, Broken):
+            # Written by another version: it is there, so nothing may be made in its place.
+            return Plan(again_in_seconds=BROKEN_SECONDS)
+        if isinstance(found, Broken):
+            return _end(found, lease) if _deleting(found) else _refuse(found, self.clock())
+        return plan(self._observe(found, lease), self.clock())
+
+    def _observe(self, endpoint: GPUEndpoint, lease: Replica | None) -> Observed:
+        namespace = self.namespaces.body("", endpoint.namespace) or {"metadata": {}}
+        claim = self.claims.body(endpoint.namespace, claim_name(endpoint.name))
+        pod = self.pods.body(endpoint.namespace, f"{endpoint.name}-0-0")
+        report = report_of(pod, SANITIZE) if pod is not None else None
+        return Observed(
+            endpoint=endpoint,
+            replica=lease,
+            catalogue=self.catalogue(),
+            exposed=self._exposed(endpoint),
+            has_volume=claim is not None,
+            gpu_uuids=tuple(report.gpu_uuids) if report is not None else (),
+            terminating="deletionTimestamp" in namespace["metadata"],
+            tenant=namespace["metadata"].get("labels", {}).get(TENANT_LABEL, ""),
+            access=self.access,
+            exposure=self.exposure,
+        )
+
+    def _exposed(self, endpoint: GPUEndpoint) -> dict[str, int]:
+        exposed = {}
+        for service in self.services.list(endpoint.namespace):
+            labels = service["metadata"].get("labels", {})
+            if labels.get(OWNER_LABEL) == endpoint.name and PORT_LABEL in labels:
+                exposed[labels[PORT_LABEL]] = service["spec"]["ports"][0]["targetPort"]
+        return exposed
+
+
+def owner_key(change: Change) -> list[Key]:
+    """Return the endpoint that a changed replica, pod, service or claim is of."""
+    metadata = change.body["metadata"]
+    owner = metadata.get("labels", {}).get(OWNER_LABEL)
+    return [(metadata.get("namespace", ""), owner)] if owner else []
+
+
+def _deleting(broken: Broken) -> bool:
+    return "deletionTimestamp" in broken.body["metadata"]
+
+
+def _end(broken: Broken, lease: Replica | None) -> Plan:
+    """End an endpoint whose spec nobody can read any more: its deletion needs none."""
+    metadata = broken.body["metadata"]
+    if holds(lease):
+        return Plan(tuple(end(lease, "Deleted")))
+    if FINALIZER not in metadata.get("finalizers", ()):
+        return Plan()
+    return Plan((unfinalize(metadata["namespace"], metadata["name"]),))
+
+
+def _refuse(broken: Broken, now: float) -> Plan:
+    """Tell of a spec that only a server without rules lets in; what it has, it keeps."""
+    body = broken.body
+    generation = body["metadata"].get("generation", 0)
+    try:
+        before = GPUEndpointStatus.model_validate(body.get("status", {}))
+    except ValidationError:
+        before = GPUEndpointStatus()
+    kinds = (ConditionType.READY, ConditionType.ACCEPTED)
+    conditions = [
+        condition(
+            before.conditions,
+            kind,
+            False,
+            Reason.INVALID_SPEC,
+            broken.error,
+            generation=generation,
+            now=now,
+        )
+        for kind in kinds
+    ]
+    told = before.model_copy(
+        update={"conditions": conditions, "observed_generation": generation, "phase": "Invalid"}
+    )
+    if told == before:
+        return Plan()
+    metadata = body["metadata"]
+    status = GPUEndpoint.body(metadata["namespace"], metadata["name"], status=told.wire())
+    return Plan((ApplyStatus(ENDPOINTS, status),))

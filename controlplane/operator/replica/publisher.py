@@ -1,0 +1,226 @@
+"""Tells gateways who can be asked and jobs which GPU time is proven, every second.
+
+A store that is down costs nothing: gateways keep their last snapshot, and a lease's `alive_since`
+reaches back over the gap. What is proven is what was seen: an engine's own answer, or a container
+that its node's kubelet vouches for. A kubelet is believed only until it could have fallen silent,
+so that a machine that dies is not billed for the time until that was noticed.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+import redis
+
+from controlplane.cluster import Object
+from controlplane.crd.base import seconds, timestamp
+from controlplane.crd.replica import Phase, Replica, ReplicaStatus
+from controlplane.operator.replica.drain import GONE
+from controlplane.operator.replica.pods import started_at
+from controlplane.operator.signals import EngineState
+from controlplane.registry import leases, replicas
+from controlplane.registry.leases import Lease
+from controlplane.store import Store
+
+INTERVAL_SECONDS = 1.0
+# A node whose kubelet fell silent is told not ready after 40 s; until then its pods look alive.
+KUBELET_SILENCE_SECONDS = 50.0
+# Leases that are over stay to be read for so long.
+ENDED_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+def routed(replica: Replica, now: float) -> replicas.Replica | None:
+    """Return what gateways are told of a replica; None: it is not to be asked."""
+    status, spec = replica.status, replica.spec
+    if spec.path == "bare" or status.phase not in (Phase.SERVING, Phase.DRAINING):
+        return None
+    return replicas.Replica(
+        id=replica.uid,
+        url=status.url,
+        model=spec.model,
+        path=spec.path,
+        max_model_len=status.max_model_len,
+        published_at=now,
+        deployment=f"{replica.namespace}/{spec.owner}",
+        tenant_id=spec.tenant if spec.path == "dedicated" else "",
+        weight=spec.weight,
+        draining=status.phase is Phase.DRAINING,
+    )
+
+
+def proof(
+    replica: Replica,
+    pods: Sequence[Object],
+    engine: EngineState | None,
+    *,
+    watched_at: float,
+) -> Lease | None:
+    """Return the newest proof of a billed replica's life; None: there is none now.
+
+    Args:
+        watched_at: until when the API server is known to have told every change of pods.
+    """
+    status, spec = replica.status, replica.spec
+    if spec.path == "serverless" or status.phase is not Phase.SERVING:
+        return None
+    start = started_at(pods)
+    if start is None or timestamp(start) != status.engine_started_at:
+        return None
+    if spec.path == "bare":
+        proven_at = watched_at - KUBELET_SILENCE_SECONDS
+    elif engine is not None and engine.healthy and engine.started_at == start:
+        proven_at = engine.at
+    else:
+        return None
+    assert status.phase_since is not None
+    # Written to the second, rounded down: a life is never said to have begun before it did.
+    alive_since = seconds(status.phase_since) + 1
+    if proven_at <= alive_since:
+        return None
+    return _lease(replica, alive_since, proven_at)
+
+
+def is_over(status: ReplicaStatus) -> bool:
+    """Whether a life that was proven goes on no more, under this uid."""
+    alive = {Phase.SERVING, Phase.DEGRADED, Phase.RESERVED, Phase.SCHEDULED, Phase.FETCHING}
+    alive |= {Phase.LOADING, Phase.PROBING}
+    tries_again = status.phase is Phase.STOPPING and not status.drained_by and not status.failure
+    return status.phase not in alive and not tries_again
+
+
+def last_proof(last: Lease, replica: Replica | None) -> Lease:
+    """Return the end of a lease: when it was seen alive last."""
+    proven_at = last.published_at
+    if replica is not None and last.path == "bare":
+        # Its kubelet was heard from when it was stopped: what was held back is proven now.
+        proven_at = max(proven_at, _stopped_at(replica.status) or 0.0)
+    return msgspec.structs.replace(last, published_at=proven_at, ended=True)
+
+
+def _stopped_at(status: ReplicaStatus) -> float | None:
+    """Return when it stopped serving because that was wanted; None: it was lost."""
+    if status.failure is not None or status.drained_by == GONE or status.phase_since is None:
+        return None
+    names = [stage.phase for stage in status.stages]
+    if Phase.SERVING not in names:
+        return None
+    last_served = len(names) - 1 - names[::-1].index(Phase.SERVING)
+    later = sum(stage.seconds for stage in status.stages[last_served + 1 :])
+    return seconds(status.phase_since) - later
+
+
+def _lease(replica: Replica, alive_since: float, proven_at: float) -> Lease:
+    spec = replica.spec
+    return Lease(
+        uid=replica.uid,
+        replica=replica.name,
+        deployment=f"{replica.namespace}/{spec.owner}",
+        path=spec.path,
+        tenant_id=spec.tenant,
+        configuration=spec.configuration.id,
+        gpus=spec.configuration.count,
+        spot=spec.spot,
+        alive_since=alive_since,
+        published_at=proven_at,
+    )
+
+
+class Publisher:
+    """A `main.Part`: a thread that repeats what is true."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        replicas: Callable[[], Iterable[Replica]],
+        pods: Callable[[Replica], Sequence[Object]],
+        engine: Callable[[str], EngineState | None],
+        watched_at: Callable[[], float],
+    ) -> None:
+        """Prepare; the callables read caches and the monitor and must be quick."""
+        self._store = store
+        self._replicas = replicas
+        self._pods = pods
+        self._engine = engine
+        self._watched_at = watched_at
+        self._told: set[str] = set()  # replicas that gateways were told of
+        self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
+        self._was_up = True
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; what was told stays until it is old, for another operator to go on."""
+        self._stopping.set()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for its end; return whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def publish(self) -> bool:
+        """Tell everything once; return whether the store took it."""
+        try:
+            known = {it.uid: it for it in self._replicas()}
+            self._tell_gateways(known)
+            self._tell_jobs(known)
+        except redis.RedisError:
+            return False
+        return True
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL_SECONDS):
+            try:
+                is_up = self.publish()
+            except Exception:
+                # The thread's entry: a defect must not silence every replica for good.
+                _log.exception("publisher_failed")
+                continue
+            if is_up != self._was_up:
+                _log.warning("store_is_up" if is_up else "store_is_down")
+            self._was_up = is_up
+
+    def _tell_gateways(self, known: dict[str, Replica]) -> None:
+        now = time.time()
+        told = {uid: it for uid, at in known.items() if (it := routed(at, now)) is not None}
+        replicas.TABLE.publish_all(self._store, told)
+        replicas.TABLE.withdraw(self._store, *sorted(self._told - told.keys()))
+        self._told = set(told)
+
+    def _tell_jobs(self, known: dict[str, Replica]) -> None:
+        if self._leases is None:
+            self._leases = self._read_leases()
+        watched_at = self._watched_at()
+        running = dict(self._leases)
+        for uid, replica in known.items():
+            if replica.spec.path == "serverless" or replica.status.phase is not Phase.SERVING:
+                continue
+            pods = self._pods(replica)
+            found = proof(replica, pods, self._engine(uid), watched_at=watched_at)
+            if found is not None:
+                running[uid] = found
+        said = dict(running)
+        for uid, lease in list(running.items()):
+            replica_now = known.get(uid)
+            if replica_now is None or is_over(replica_now.status):
+                said[uid] = last_proof(lease, replica_now)
+                del running[uid]
+        leases.TABLE.publish_all(self._store, said)
+        self._leases = running  # only now: an end that was not heard is said again
+
+    def _read_leases(self) -> dict[str, Lease]:
+        """Go on with what an earlier operator told; forget what is long over."""
+        now = time.time()
+        found = leases.TABLE.read(self._store, now, stale_seconds=float("inf"))
+        over = [it.uid for it in found if it.ended and now - it.published_at > ENDED_SECONDS]
+        leases.TABLE.withdraw(self._store, *over)
+        return {it.uid: it for it in found if not it.ended}

@@ -1,0 +1,1 @@
+"""The way into bare endpoints: SSH, with keys read live from the endpoints themselves."""

@@ -1,0 +1,136 @@
+"""Who may enter which endpoint now: the live state of GPUEndpoints. Fed by `watching`.
+
+All of it runs on the event loop's thread. Nothing is remembered of an authorization: sessions ask
+again whenever something has changed, so a key that was deleted opens nothing and keeps nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import asyncssh
+from pydantic import ValidationError
+
+from controlplane.cluster import Object, key_of
+from controlplane.crd.endpoint import GPUEndpoint
+
+READY = "Ready"
+
+
+@dataclass(frozen=True)
+class Door:
+    """One endpoint, as far as entering it goes. `ports` are those that may be forwarded to."""
+
+    namespace: str
+    name: str
+    uid: str
+    tenant: str
+    replica: str
+    keys: dict[str, str]  # names by SHA-256 fingerprint
+    ports: frozenset[int]
+
+    @property
+    def pod(self) -> str:
+        """The pod that is entered."""
+        return f"{self.replica}-0"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """That a key opens a door: what a session was let in for."""
+
+    namespace: str
+    endpoint: str
+    uid: str
+    replica: str
+    tenant: str
+    key: str
+    fingerprint: str
+
+
+class Directory:
+    """The doors there are."""
+
+    def __init__(self) -> None:
+        self._doors: dict[tuple[str, str], Door] = {}
+        self._listeners: set[Callable[[], None]] = set()
+
+    def replace(self, endpoints: Iterable[Object]) -> None:
+        """Take a whole list of endpoints."""
+        found = (door_of(body) for body in endpoints)
+        self._doors = {(door.namespace, door.name): door for door in found if door is not None}
+        self._tell()
+
+    def update(self, body: Object) -> None:
+        """Take an endpoint that was made or changed."""
+        door = door_of(body)
+        if door is None:
+            self._doors.pop(key_of(body), None)
+        else:
+            self._doors[key_of(body)] = door
+        self._tell()
+
+    def remove(self, body: Object) -> None:
+        """Take it that an endpoint is gone."""
+        self._doors.pop(key_of(body), None)
+        self._tell()
+
+    def authorize(self, user: str, fingerprint: str) -> Grant | None:
+        """Return what a key opens for `user`: `<endpoint>`, or `<endpoint>.<namespace>`.
+
+        An endpoint's name is its tenant's own; among namesakes the key tells which is meant.
+        """
+        name, _, namespace = user.partition(".")
+        for door in self._doors.values():
+            if door.name != name or (namespace and door.namespace != namespace):
+                continue
+            key = door.keys.get(fingerprint)
+            if key is not None:
+                where = (door.namespace, door.name, door.uid, door.replica, door.tenant)
+                return Grant(*where, key, fingerprint)
+        return None
+
+    def still(self, grant: Grant) -> bool:
+        """Return whether a grant given earlier would be given again, for the same lease."""
+        door = self._doors.get((grant.namespace, grant.endpoint))
+        if door is None or (door.uid, door.replica) != (grant.uid, grant.replica):
+            return False
+        return grant.fingerprint in door.keys
+
+    def door(self, grant: Grant) -> Door | None:
+        """Return a grant's door while it is open."""
+        return self._doors[grant.namespace, grant.endpoint] if self.still(grant) else None
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every change; return what ends that."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def door_of(body: Object) -> Door | None:
+    """Return an endpoint's door; None while nobody may enter it."""
+    try:
+        endpoint = GPUEndpoint.of(body)
+    except ValidationError:
+        return None
+    spec, status = endpoint.spec, endpoint.status
+    if endpoint.deleting or spec.state != "Running" or status.phase != READY:
+        return None
+    keys = {}
+    for key in spec.ssh_keys:
+        try:
+            keys[asyncssh.import_public_key(key.public_key).get_fingerprint()] = key.name
+        except asyncssh.KeyImportError:
+            continue  # opens nothing
+    return Door(
+        namespace=endpoint.namespace,
+        name=endpoint.name,
+        uid=endpoint.uid,
+        tenant=spec.tenant,
+        replica=status.replica,
+        keys=keys,
+        ports=frozenset(port.port for port in spec.ports),
+    )
