@@ -11,6 +11,7 @@ from controlplane.cli import (
     configuration,
     deployments,
     doctor,
+    gpu_prices,
     journals,
     product,
     scrub,
@@ -84,4 +85,5 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 deployments.add_to(app)
+gpu_prices.add_to(app)
 scrub.add_to(app)

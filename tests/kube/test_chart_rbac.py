@@ -37,6 +37,7 @@ MAY: list[Deed] = [
     ("jobs", "create", "inferencedeployments", "flashplane.io", TENANT),
     ("jobs", "delete", "gpuendpoints", "flashplane.io", TENANT),
     ("jobs", "create", "namespaces", "", ALL),
+    ("jobs", "list", "nodes", "", ALL),
     ("ssh-gateway", "watch", "gpuendpoints", "flashplane.io", ALL),
     ("ssh-gateway", "create", "pods/exec", "", TENANT),
     ("ssh-gateway", "create", "pods/portforward", "", TENANT),
