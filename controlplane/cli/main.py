@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import admin, announce, configuration, doctor, journals, product, services
+from controlplane.cli import (
+    admin,
+    admin_key,
+    announce,
+    configuration,
+    doctor,
+    journals,
+    product,
+    services,
+)
 from controlplane.cli.failure import Commands
 
 EXAMPLES = """\
@@ -66,3 +75,4 @@ announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
+admin_key.add_to(app)
