@@ -117,7 +117,7 @@ def steady(bench: Bench, operator: OperatorProcess, seconds: float) -> Iterator[
 def changes(bench: Bench, operator: OperatorProcess, count: int) -> Iterator[Figure]:
     """From a change of a spec to what follows from it written: a stop, and its replica drained."""
     asked: dict[Key, float] = {}
-    for namespace, name in bench.world.keys()[:count]:
+    for namespace, name in bench.world.every_key()[:count]:
         bench.cluster.patch(ENDPOINTS, name, {"spec": {"state": "Stopped"}}, namespace=namespace)
         asked[namespace, f"{name}-0"] = time.monotonic()
         time.sleep(CHANGE_PAUSE_SECONDS)

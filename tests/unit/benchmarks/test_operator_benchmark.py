@@ -17,5 +17,5 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 def test_every_endpoint_has_a_tenant() -> None:
     world = World(250)
-    assert {namespace for namespace, _ in world.keys()} == set(world.tenants())
-    assert len(set(world.keys())) == 250
+    assert {namespace for namespace, _ in world.every_key()} == set(world.tenants())
+    assert len(set(world.every_key())) == 250
