@@ -78,6 +78,15 @@ def test_without_any_traffic_a_rollout_goes_on_by_time_alone() -> None:
     assert [it.spec.weight for it in world.serving] == [100, 100]
 
 
+def test_without_reports_a_step_is_not_passed() -> None:
+    world = rolling()
+    world.run(30)
+    world.gateways = None
+    world.run(600)
+    assert world.state.rollout is not None
+    assert world.state.rollout.step == 0, "nobody knows how the candidate does"
+
+
 def test_as_many_as_wanted_serve_all_the_time() -> None:
     world = rolling()
     for _ in range(400):
