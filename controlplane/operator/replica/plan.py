@@ -128,7 +128,7 @@ def _scrub(observed: Observed) -> Iterator[Action]:
             if not node.quarantined:
                 yield quarantine(node.name, why)
         yield from _delete_all(observed, observed.all_pods)
-    elif observed.status.scrub is not None:
+    elif observed.status.scrub is not None or not steps.must_scrub(observed):
         yield from _delete_all(observed, observed.all_pods)
     else:
         there = {pod["metadata"]["name"] for pod in observed.all_pods}

@@ -20,7 +20,7 @@ from controlplane.operator.health.table import Action
 from controlplane.operator.replica import drain
 from controlplane.operator.replica.ending import Ending, asked, ending, gpu_verdict
 from controlplane.operator.replica.observed import Observed
-from controlplane.operator.replica.pods import address, restarts_itself, started_at
+from controlplane.operator.replica.pods import address, node_of, restarts_itself, started_at
 
 MAX_ATTEMPTS = 3  # sets of pods
 IN_PLACE_RESTARTS = 3  # that the kubelet makes of one pod's containers before others are made
@@ -228,20 +228,31 @@ def _stopping(observed: Observed, now: float) -> ReplicaStatus:
     status = observed.status
     if not status.drained_by and status.failure is None and ending(observed, now) is not None:
         status = status.model_copy(update={"drained_by": drain.GONE})
+    if not _seen_on_nodes(status) and any(node_of(pod) for pod in observed.pods):
+        # They got nodes at the last moment: that must be known when they are gone.
+        seen = Stage(phase=Phase.SCHEDULED, seconds=0.0)
+        status = status.model_copy(update={"stages": [*status.stages, seen]})
     if observed.pods or (observed.makers and now - since(status) < SETTLE_SECONDS):
         return status
-    if _must_scrub(observed.at(status)):
+    if must_scrub(observed.at(status)):
         return moved(status, Phase.SCRUBBING, now, scrub=None)
     return _over(status, now)
 
 
-def _must_scrub(observed: Observed) -> bool:
+def must_scrub(observed: Observed) -> bool:
     """Whether somebody else's code ran on GPUs that still exist and will be given to others."""
     status = observed.status
     if not observed.workload.needs_scrub or _tries_again(status):
         return False
-    ran = any(stage.phase not in (Phase.PENDING, Phase.RESERVED) for stage in status.stages)
+    failure = status.failure
+    never_bound = failure is not None and failure.reason == Reason.PENDING_TOO_LONG
+    # Containers may have started unseen; only pods that were seen without a node cannot have.
+    ran = status.attempts > 0 and (not never_bound or _seen_on_nodes(status))
     return ran and any(placement.node in observed.nodes for placement in status.placements)
+
+
+def _seen_on_nodes(status: ReplicaStatus) -> bool:
+    return any(stage.phase not in (Phase.PENDING, Phase.RESERVED) for stage in status.stages)
 
 
 def _tries_again(status: ReplicaStatus) -> bool:
@@ -259,7 +270,7 @@ def _over(status: ReplicaStatus, now: float) -> ReplicaStatus:
 
 def _scrubbing(observed: Observed, now: float) -> ReplicaStatus:
     status = observed.status
-    if not _must_scrub(observed):
+    if not must_scrub(observed):
         return status if observed.all_pods else _over(status, now)
     if observed.namespace_terminating:
         # Nothing can be made here any more: `plan` takes the nodes out of use instead.
@@ -278,7 +289,7 @@ def _scrubbing(observed: Observed, now: float) -> ReplicaStatus:
 
 def _quarantined(observed: Observed, now: float) -> ReplicaStatus:
     vouched = PROVEN_CLEAN_ANNOTATION in observed.replica.annotations
-    if (vouched or not _must_scrub(observed)) and not observed.all_pods:
+    if (vouched or not must_scrub(observed)) and not observed.all_pods:
         return _over(observed.status, now)
     return observed.status
 

@@ -275,7 +275,7 @@ class Lives(RuleBasedStateMachine):
         if "deletionTimestamp" not in world.body["metadata"]:
             world.delete()
         for name in list(world.nodes):
-            world.nodes[name] = node_body(name)
+            self.node_changes(name, ready=True)
         for _ in range(12):
             if world.body is None or world.phase is Phase.QUARANTINED:
                 return

@@ -380,6 +380,49 @@ def test_where_no_scrub_pod_can_be_made_the_node_is_taken_out_of_use() -> None:
     assert world.body is None
 
 
+def test_a_lease_that_ends_before_its_start_was_noticed_is_scrubbed_all_the_same() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.pods_are(Phase.PROBING)
+    world.delete()
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+
+
+def test_a_lease_whose_pod_never_had_a_node_needs_no_scrub() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.rounds(steps.PENDING_SECONDS + 1)
+    assert world.phase is Phase.FAILED
+
+
+def test_a_lease_whose_pod_got_its_node_while_it_was_given_up_is_scrubbed() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.now += steps.PENDING_SECONDS + 1
+    made = world.plan()
+    world.carry_out(made.actions[0])
+    world.pods_are(Phase.LOADING)
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+
+
+def test_a_scrub_ends_with_its_machine() -> None:
+    world = bare_world()
+    world.ask(drain="stopped")
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+    world.nodes.clear()
+    world.rounds(1)
+    assert world.body is None
+
+
 def test_gpus_that_are_gone_need_no_scrub() -> None:
     world = bare_world()
     world.nodes.clear()
