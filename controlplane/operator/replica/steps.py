@@ -65,8 +65,8 @@ def since(status: ReplicaStatus) -> float:
 
 
 def backoff_seconds(attempt: int) -> float:
-    """Return how long the start number `attempt` waits: 0, 10, 20, 40, ... at most 300 s."""
-    return 0.0 if attempt <= 1 else min(300.0, 10.0 * 2 ** (attempt - 2))
+    """Return how long the start number `attempt` waits: 0, 5, 10, 20, ... at most 300 s."""
+    return 0.0 if attempt <= 1 else min(300.0, 5.0 * 2 ** (attempt - 2))
 
 
 def _pending(observed: Observed, now: float) -> ReplicaStatus:
