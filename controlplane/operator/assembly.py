@@ -10,13 +10,16 @@ from typing import Any
 
 from controlplane.cluster import (
     CONFIG_MAPS,
+    CRDS,
     EVENTS,
+    LEADER_WORKER_SETS,
     NAMESPACES,
     NODES,
     PODS,
     SERVICES,
     VOLUME_CLAIMS,
     Cluster,
+    ClusterError,
     Object,
     Resource,
 )
@@ -111,6 +114,7 @@ class Assembly:
         may_write: Callable[[], bool],
     ) -> None:
         self._settings = settings
+        self._leader_worker_sets = _is_installed(cluster, LEADER_WORKER_SETS)
         self.caches = Caches.over(cluster, settings.operator_namespace)
         every = [it.cache for it in self.caches.reflectors.values()]
         self._executor = Executor(cluster, every, may_write=may_write)
@@ -140,7 +144,8 @@ class Assembly:
     def _replica_rounds(self) -> replicas.ReplicaRounds:
         caches = self.caches
         engines = EngineWorkload(self._pod_settings())
-        bare = BareWorkload(BareSettings(tools_image=self._settings.tools_image))
+        settings = self._settings
+        bare = BareWorkload(BareSettings(settings.tools_image, settings.image_pull_secrets))
         workloads: dict[str, Workload] = {"serverless": engines, "dedicated": engines, "bare": bare}
         return replicas.ReplicaRounds(
             caches=replicas.Caches(
@@ -187,9 +192,9 @@ class Assembly:
             catalogue=self._tables.catalogue,
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
-                settings.endpoint_domain,
-                settings.endpoint_ingress_class,
-                settings.endpoint_tls_secret,
+                settings.bare_domain,
+                settings.bare_ingress_class,
+                settings.bare_tls_secret,
             ),
         )
 
@@ -231,11 +236,14 @@ class Assembly:
 
     def _pod_settings(self) -> PodSettings:
         settings = self._settings
+        defaults = PodSettings()
         return PodSettings(
-            images=settings.engine_images,
+            images=settings.engine_images or defaults.images,
+            image_pull_secrets=settings.image_pull_secrets,
             cache_path=settings.weight_cache_path,
             cache_namespaces=frozenset({settings.operator_namespace}),
             engine_token=bool(self._token),
+            leader_worker_sets=self._leader_worker_sets,
         )
 
     def _tenant_settings(self) -> TenantSettings:
@@ -246,9 +254,19 @@ class Assembly:
             tenant_role=settings.tenant_role,
             ssh_account=settings.ssh_account,
             ssh_role=f"{settings.tenant_role}-ssh",
-            ingress_namespace=settings.endpoint_ingress_namespace,
+            weights_cidrs=settings.weights_cidrs,
+            ingress_namespace=settings.bare_ingress_namespace,
             engine_token=self._token,
         )
+
+
+def _is_installed(cluster: Cluster, resource: Resource) -> bool:
+    """Return whether a kind that others bring is there; while that cannot be told, it is not."""
+    try:
+        cluster.get(CRDS, f"{resource.plural}.{resource.group}")
+    except ClusterError:
+        return False
+    return True
 
 
 def _as_it_is(body: Object) -> Object:
