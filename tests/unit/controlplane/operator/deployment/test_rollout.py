@@ -46,6 +46,8 @@ def test_a_candidate_gets_no_traffic_before_it_serves() -> None:
     world = rolling()
     world.tick()
     (name,) = candidates(world)
+    (created,) = [it for it in world.log if isinstance(it, Create)]
+    assert created.body["spec"]["weight"] == 0
     world.run(10)
     weight = {it.name: it.spec.weight for it in world.replicas}
     assert weight.pop(name) == 0
