@@ -36,7 +36,6 @@ from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.capacity.stock import Stock
 from controlplane.operator.catalogue import Tables
 from controlplane.operator.deployment import controller as deployments
-from controlplane.operator.deployment.namespaces import Namespaces
 from controlplane.operator.deployment.pools import PoolPublisher
 from controlplane.operator.health.board import Board
 from controlplane.operator.manifests.settings import PodSettings
@@ -51,6 +50,7 @@ from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
 from controlplane.operator.runtime.reflector import Reflector
+from controlplane.operator.tenants import reading
 from controlplane.settings import Settings
 from controlplane.store import Store
 
@@ -130,8 +130,18 @@ class Assembly:
             changed=self._replica_queue.add,
             engine_token=self._token,
         )
+        self._namespaces = reading.Namespaces(
+            cluster,
+            self._tenant_settings(),
+            reading.Caches(
+                namespaces=self.caches[NAMESPACES],
+                deployments=self.caches[DEPLOYMENTS],
+                endpoints=self.caches[ENDPOINTS],
+            ),
+            self._tables.catalogue,
+        )
         self._deployment_queue = WorkQueue()
-        self.deployments = self._deployment_rounds(cluster)
+        self.deployments = self._deployment_rounds()
         self.endpoints = self._endpoint_rounds()
         self.controllers = self._controllers()
         self.parts: tuple[Monitor | Controller | Publisher | PoolPublisher, ...] = (
@@ -164,19 +174,18 @@ class Assembly:
             xid_actions=self._tables.xid_actions,
         )
 
-    def _deployment_rounds(self, cluster: Cluster) -> deployments.DeploymentRounds:
+    def _deployment_rounds(self) -> deployments.DeploymentRounds:
         caches = self.caches
         return deployments.DeploymentRounds(
             caches=deployments.Caches(
                 deployments=caches[DEPLOYMENTS],
-                endpoints=caches[ENDPOINTS],
                 replicas=caches[REPLICAS],
                 namespaces=caches[NAMESPACES],
             ),
             stock=self._stock,
             signals=self.monitor.signals,
             catalogue=self._tables.catalogue,
-            namespaces=Namespaces(cluster, self._tenant_settings()),
+            namespaces=self._namespaces,
             queue=self._deployment_queue,
         )
 
@@ -188,7 +197,7 @@ class Assembly:
             pods=caches[PODS],
             services=caches[SERVICES],
             claims=caches[VOLUME_CLAIMS],
-            namespaces=caches[NAMESPACES],
+            namespaces=self._namespaces,
             catalogue=self._tables.catalogue,
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
@@ -222,6 +231,7 @@ class Assembly:
         endpoint.on_change(caches[ENDPOINTS])
         for resource in (REPLICAS, PODS, SERVICES, VOLUME_CLAIMS):
             endpoint.on_change(caches[resource], owner_key)
+        endpoint.on_change(caches[NAMESPACES], self.endpoints.in_namespace)
         return replica, deployment, endpoint
 
     def _publishers(self, store: Store) -> tuple[Publisher, PoolPublisher]:

@@ -9,8 +9,8 @@ from support.polling import until
 from controlplane.cluster import NAMESPACES, SERVICE_ACCOUNTS, NotFound
 from controlplane.crd.base import DEPLOYMENTS, REPLICAS, TENANT_LABEL
 from controlplane.local.objects import LocalCluster
-from controlplane.operator.deployment.namespaces import quota
 from controlplane.operator.signals import Signals
+from controlplane.operator.tenants.reading import quota
 from controlplane.registry.gateways import GatewayReport
 
 
