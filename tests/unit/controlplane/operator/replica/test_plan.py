@@ -9,7 +9,7 @@ from controlplane.crd.conditions import Reason
 from controlplane.crd.endpoint import ScrubProof
 from controlplane.crd.replica import Phase, Placement
 from controlplane.operator.actions import ApplyStatus, Create, Delete
-from controlplane.operator.replica import steps
+from controlplane.operator.replica import ends, moves, steps
 
 
 def bare_world() -> World:
@@ -90,8 +90,8 @@ def test_gpus_whose_pods_never_get_a_node_are_given_back() -> None:
     world.rounds()
     plan = world.round()
     assert plan.again_in_seconds is not None
-    assert plan.again_in_seconds <= steps.PENDING_SECONDS + 1
-    world.rounds(steps.PENDING_SECONDS + 1)
+    assert plan.again_in_seconds <= moves.PENDING_SECONDS + 1
+    world.rounds(moves.PENDING_SECONDS + 1)
     assert world.phase is Phase.FAILED
     assert world.status.failure is not None
     assert world.status.failure.reason == Reason.PENDING_TOO_LONG
@@ -236,7 +236,7 @@ def test_a_released_replica_takes_itself_away() -> None:
 def test_a_failed_replica_stays_until_it_is_let_go() -> None:
     world = World()
     world.rounds()
-    world.rounds(steps.PENDING_SECONDS + 1)
+    world.rounds(moves.PENDING_SECONDS + 1)
     world.rounds(1e5)
     assert world.phase is Phase.FAILED
     world.ask(drain="gone with its deployment")
@@ -365,7 +365,7 @@ def test_a_scrub_that_never_ends_quarantines() -> None:
     world.rounds(1)
     world.pods_end()
     world.rounds(1)
-    world.rounds(steps.SCRUB_SECONDS + 1)
+    world.rounds(ends.SCRUB_SECONDS + 1)
     assert world.phase is Phase.QUARANTINED
 
 
@@ -394,14 +394,14 @@ def test_a_lease_that_ends_before_its_start_was_noticed_is_scrubbed_all_the_same
 def test_a_lease_whose_pod_never_had_a_node_needs_no_scrub() -> None:
     world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
     world.rounds()
-    world.rounds(steps.PENDING_SECONDS + 1)
+    world.rounds(moves.PENDING_SECONDS + 1)
     assert world.phase is Phase.FAILED
 
 
 def test_a_lease_whose_pod_got_its_node_while_it_was_given_up_is_scrubbed() -> None:
     world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
     world.rounds()
-    world.now += steps.PENDING_SECONDS + 1
+    world.now += moves.PENDING_SECONDS + 1
     made = world.plan()
     world.carry_out(made.actions[0])
     world.pods_are(Phase.LOADING)
