@@ -18,8 +18,8 @@ from controlplane.operator.bare.plan import end, holds, plan, unfinalize
 from controlplane.operator.bare.pods import SANITIZE, claim_name
 from controlplane.operator.bare.ports import NOT_EXPOSED, PORT_LABEL, Exposure
 from controlplane.operator.bare.proof import report_of
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
 from controlplane.operator.tenants.reading import Namespaces
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 BROKEN_SECONDS = 30.0
 

@@ -13,9 +13,9 @@ from controlplane.crd.replica import Replica
 from controlplane.local.objects import LocalCluster
 from controlplane.operator.bare.controller import EndpointRounds
 from controlplane.operator.manifests.tenant import TenantSettings
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.tenants import reading
+from controlplane.watching.cache import Cache
 
 NAMESPACE = "fp-t"
 H200 = GPUConfiguration(id="h200", gpu="H200", memory_gib=139.8)
