@@ -123,10 +123,10 @@ class World:
             label = body["metadata"]["labels"]["flashplane.io/port"]
             self.ports[label] = body["spec"]["ports"][0]["targetPort"]
 
-    def finalize(self, finalizers: list[str] | None) -> None:
+    def finalize(self, finalizers: list[str]) -> None:
         assert self.endpoint is not None
-        self.endpoint["metadata"]["finalizers"] = finalizers or []
-        if finalizers is None and "deletionTimestamp" in self.endpoint["metadata"]:
+        self.endpoint["metadata"]["finalizers"] = finalizers
+        if not finalizers and "deletionTimestamp" in self.endpoint["metadata"]:
             self.endpoint = None
 
     @property
