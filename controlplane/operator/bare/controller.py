@@ -31,6 +31,7 @@ class EndpointRounds:
         replicas: all replicas; one is found by its name.
         pods, services, claims: those with OWNER_LABEL at least.
         catalogue: returns every GPU configuration by id.
+        provable: whether there is an image that can prove GPUs clean.
     """
 
     endpoints: Cache[GPUEndpoint]
@@ -40,6 +41,7 @@ class EndpointRounds:
     claims: Cache[Object]
     namespaces: Namespaces
     catalogue: Callable[[], Mapping[str, GPUConfiguration]]
+    provable: bool = True
     access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED
     clock: Callable[[], float] = time.time
@@ -84,6 +86,7 @@ class EndpointRounds:
             has_volume=claim is not None,
             gpu_uuids=tuple(report.gpu_uuids) if report is not None else (),
             namespace=self.namespaces.facts(endpoint.namespace),
+            provable=self.provable,
             access=self.access,
             exposure=self.exposure,
         )

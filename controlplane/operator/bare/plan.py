@@ -76,6 +76,12 @@ def check(observed: Observed) -> Problem | None:
             f"{', '.join(unfit)} is not for bare endpoints, nothing confines their containers"
             " there: install Flashplane on a Kubernetes cluster with GPUs and order it there",
         )
+    if not observed.provable:
+        return (
+            Reason.IMAGE_UNAVAILABLE,
+            "this installation has no image that proves GPUs clean: set FLASHPLANE_TOOLS_IMAGE of"
+            " the operator, as the chart does",
+        )
     return None
 
 
