@@ -199,6 +199,7 @@ class Assembly:
             claims=caches[VOLUME_CLAIMS],
             namespaces=self._namespaces,
             catalogue=self._tables.catalogue,
+            provable=bool(settings.tools_image),
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
                 settings.bare_domain,
