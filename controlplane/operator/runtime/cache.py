@@ -48,6 +48,15 @@ class Change(NamedTuple):
         """The object's key."""
         return key_of(self.body)
 
+    @property
+    def asked(self) -> bool:
+        """Whether something else is asked for now: another spec, or the object's end."""
+        if self.old is None or self.new is None:
+            return False
+        ends = "deletionTimestamp" in self.new["metadata"]
+        began = "deletionTimestamp" in self.old["metadata"]
+        return ends != began or self.old.get("spec") != self.new.get("spec")
+
 
 @dataclass
 class _Entry(Generic[T]):
