@@ -104,8 +104,12 @@ def get(
         ExternallyManaged: to be changed, but managed in the cluster.
         Conflict: to be changed, but already deleted.
     """
-    row = session.get(Deployment, deployment_id, with_for_update=to_change)
-    if row is None or (tenant_id is not None and row.tenant_id != tenant_id):
+    query = select(Deployment).where(Deployment.id == deployment_id)
+    if tenant_id is not None:
+        query = query.where(Deployment.tenant_id == tenant_id)
+    # Only who owns it may lock it.
+    row = session.scalar(query.with_for_update() if to_change else query)
+    if row is None:
         raise NotFound(f"There is no deployment {deployment_id}.")
     if to_change and row.managed == "external":
         raise ExternallyManaged(
