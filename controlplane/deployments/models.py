@@ -36,6 +36,8 @@ class Deployment(Base):
             unique=True,
             postgresql_where=text("state <> 'deleted'"),
         ),
+        # Of proofs of life, which know no id; deleted ones count.
+        Index("ix_deployments_namespace_name", "namespace", "name"),
         # Unique for ever: a retried order with the same key is the same order.
         Index(
             "uq_deployments_idempotency_key",

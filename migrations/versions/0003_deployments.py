@@ -97,6 +97,7 @@ def _deployments() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployments")),
     )
     op.create_index(op.f("ix_deployments_tenant_id"), "deployments", ["tenant_id"])
+    op.create_index("ix_deployments_namespace_name", "deployments", ["namespace", "name"])
     op.create_index(
         "uq_deployments_name",
         "deployments",
