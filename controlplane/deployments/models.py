@@ -94,6 +94,7 @@ class GpuInterval(Base):
             "id",
             postgresql_where=text("billed_ms < proven_ms"),
         ),
+        Index("ix_gpu_intervals_ended_at", "ended_at"),
         Index("ix_gpu_intervals_tenant_id_started_at", "tenant_id", "started_at"),
     )
 

@@ -141,9 +141,8 @@ def _settle(
     session: Session, cluster: Cluster, row_id: uuid.UUID, seen: Seen | None, suspended: bool
 ) -> int:
     # Read again under the row's lock, so that an older generation never overwrites a newer one.
-    row = session.get(
-        Deployment, row_id, with_for_update={"skip_locked": True}, populate_existing=True
-    )
+    lock = {"skip_locked": True, "key_share": True}
+    row = session.get(Deployment, row_id, with_for_update=lock, populate_existing=True)
     if row is None:
         return 0
     try:
