@@ -70,6 +70,8 @@ def configure(process: str, *, log_dir: Path | None, level: str) -> None:
         )
     handler.setFormatter(JsonLines(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It tells every request: the operator asks each engine every second.
+    logging.getLogger("httpx").setLevel(max(logging.WARNING, logging.root.level))
 
 
 class JsonLines(logging.Formatter):

@@ -22,9 +22,15 @@ from controlplane.crd.structural import structural
 _STORED: dict[Resource, type[Stored[Any, Any]]] = {
     stored.resource: stored for stored in (InferenceDeployment, GPUEndpoint, Replica)
 }
-_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # What may be changed of a pod that is there.
 _POD_CHANGES = ("activeDeadlineSeconds", "tolerations", "nodeName")
+
+
+def is_name(name: object) -> bool:
+    """Return whether an object can be called so."""
+    return isinstance(name, str) and len(name) <= 253 and _NAME.fullmatch(name) is not None
 
 
 def is_ours(resource: Resource) -> bool:
@@ -42,7 +48,7 @@ def admitted(resource: Resource, body: Object, before: Object | None) -> Object:
         Invalid: it breaks its schema, or changes what cannot be changed.
     """
     name = body["metadata"]["name"]
-    if not isinstance(name, str) or not _NAME.match(name) or len(name) > 253:
+    if not is_name(name):
         raise Invalid(f"metadata.name: Invalid value: {name!r}")
     if resource in _STORED:
         return _ours(resource, body, before)
@@ -128,8 +134,13 @@ def _secret(body: Object) -> Object:
 
 
 def _check_pod(body: Object, before: Object | None) -> None:
-    if not body.get("spec", {}).get("containers"):
+    spec = body.get("spec", {})
+    if not spec.get("containers"):
         raise Invalid("spec.containers: Required value")
+    for kind in ("containers", "initContainers", "volumes"):
+        for at, element in enumerate(spec.get(kind) or ()):
+            if not _LABEL.fullmatch(element.get("name", "")):
+                raise Invalid(f"spec.{kind}[{at}].name: Invalid value: {element.get('name')!r}")
     if before is not None and _fixed(body["spec"]) != _fixed(before["spec"]):
         raise Invalid("spec: Forbidden: pod updates may not change fields other than the image")
 

@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -53,6 +53,7 @@ class Kubelet:
     Args:
         disks: where volumes, logs and the list of processes lie.
         environment: of every container, beneath its own variables.
+        programs: what containers may run, since nothing confines them; None: anything.
 
     Attributes:
         missing_images: these cannot be pulled.
@@ -65,6 +66,7 @@ class Kubelet:
         *,
         disks: Disks,
         environment: Mapping[str, str],
+        programs: Container[str] | None = None,
     ) -> None:
         self.missing_images: set[str] = set()
         self._cluster = cluster
@@ -75,6 +77,7 @@ class Kubelet:
             Processes(disks.process_file),
             environment,
             self.missing_images.__contains__,
+            programs,
         )
         self._lock = threading.RLock()
         self._pods: dict[str, Object] = {}

@@ -5,7 +5,7 @@ its arguments and variables name the folder that stands for it.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ def command_of(
     folders: Mapping[str, Path],
     environment: Mapping[str, str],
     read: Callable[[Resource, str], Object],
+    programs: Container[str] | None = None,
 ) -> Command:
     """Return what runs a container.
 
@@ -43,9 +44,11 @@ def command_of(
         folders: what stands for which path in the container.
         environment: beneath the container's own variables.
         read: returns a ConfigMap or Secret of the pod's namespace.
+        programs: what may be run; None: anything.
 
     Raises:
-        NotConfigured: there is no command, or something it refers to is missing.
+        NotConfigured: there is no command, it may not be run here, it leaves its volumes, or
+            something it refers to is missing.
     """
     localised = localiser(folders)
     variables: dict[str, str] = {}
@@ -56,6 +59,8 @@ def command_of(
     words = [*container.get("command", ()), *container.get("args", ())]
     if not container.get("command"):
         raise NotConfigured("images are not run here: the container needs a command")
+    if programs is not None and words[0] not in programs:
+        raise NotConfigured(f"{words[0]} is not run on this machine, where nothing confines it")
     return Command(
         tuple(localised(expanded(word, variables)) for word in words),
         {**environment, **{name: localised(value) for name, value in variables.items()}},
@@ -83,7 +88,14 @@ def localiser(folders: Mapping[str, Path]) -> Callable[[str], str]:
     # Only whole paths: neither /data in /my/data nor in /database.
     pattern = re.compile(rf"(?<![\w./-])(?P<path>{alternatives})(?![\w.-])")
     found = {path.rstrip("/"): str(folder) for path, folder in folders.items()}
-    return lambda text: pattern.sub(lambda it: found[it["path"]], text)
+
+    def localised(text: str) -> str:
+        local, count = pattern.subn(lambda it: found[it["path"]], text)
+        if count and ".." in text.split("/"):
+            raise NotConfigured(f"{text!r} leaves its volume")
+        return local
+
+    return localised
 
 
 def _value(

@@ -124,5 +124,7 @@ def _without(value: Any, path: Path, name: str = "") -> Any:
     if not rest and isinstance(value[step], dict) and value[step]:
         return value
     left = _without(value[step], rest, step) if rest else None
+    if left is value[step]:
+        return value
     out = {field: it for field, it in value.items() if field != step}
     return out if left is None or left in ({}, []) else {**out, step: left}

@@ -5,14 +5,15 @@ Started by `kubelet`. Init containers run one after the other, then the rest tog
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from controlplane.cluster import PODS, Cluster, ClusterError, NotFound, Object, Resource
 from controlplane.crd.base import timestamp
-from controlplane.local.container import TERMINATION_LOG, Container, Surroundings
+from controlplane.local import container as containers
+from controlplane.local.container import TERMINATION_LOG, Surroundings
 from controlplane.local.launching import Command, NotConfigured, command_of
 from controlplane.local.running import Processes
 from controlplane.local.volumes import Disks, mounts_of, volume_folders
@@ -24,13 +25,14 @@ DEFAULT_GRACE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What all pods of one machine share. `environment` is beneath every container's own."""
+    """What all pods of one machine share; see `Kubelet`."""
 
     cluster: Cluster
     disks: Disks
     processes: Processes
     environment: Mapping[str, str]
     is_missing: Callable[[str], bool]
+    programs: Container[str] | None
 
 
 class PodRun:
@@ -104,7 +106,7 @@ class PodRun:
         while self._tells and not self._is_removed():
             self._wake.wait(TICK_SECONDS)
 
-    def _current(self) -> list[Container]:
+    def _current(self) -> list[containers.Container]:
         """Those whose turn it is: the first init container that is not done, or all the rest."""
         undone = next((it for it in self._inits if it.exit_code != 0), None)
         if undone is not None and self._kill_at is None:
@@ -125,7 +127,7 @@ class PodRun:
         for container in [*self._inits, *self._containers]:
             container.end(now)
 
-    def _container(self, spec: Object, *, init: bool) -> Container:
+    def _container(self, spec: Object, *, init: bool) -> containers.Container:
         folder = self._machine.disks.of_pod(self.uid)
         name = spec["name"]
         policy = self._body["spec"].get("restartPolicy", "Always")
@@ -140,7 +142,7 @@ class PodRun:
             restart_policy="OnFailure" if init and policy == "Always" else policy,
             grace_seconds=self.grace_seconds,
         )
-        return Container(spec, given, restarts=0 if init else self._restarts)
+        return containers.Container(spec, given, restarts=0 if init else self._restarts)
 
     @property
     def grace_seconds(self) -> float:
@@ -162,6 +164,7 @@ class PodRun:
                 folders=folders,
                 environment=self._machine.environment,
                 read=self._read,
+                programs=self._machine.programs,
             )
         except (ClusterError, OSError) as error:
             raise NotConfigured(str(error)) from error

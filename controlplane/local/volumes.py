@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.cluster import CONFIG_MAPS, SECRETS, NotFound, Object, Resource
+from controlplane.local.admission import is_name
 from controlplane.local.launching import NotConfigured
 from controlplane.local.texts import texts_of
 
@@ -72,6 +73,8 @@ def mounts_of(container: Object, folders: Mapping[str, Path]) -> dict[str, Path]
 def _folder(volume: Object, pod: Object, disks: Disks) -> Path:
     if "persistentVolumeClaim" in volume:
         claim = volume["persistentVolumeClaim"]["claimName"]
+        if not is_name(claim):  # a folder's name, from whoever wrote the deployment
+            raise NotConfigured(f"volume {volume['name']}: there is no claim {claim!r}")
         return disks.of_claim(pod["metadata"]["namespace"], claim)
     if "hostPath" in volume:
         return disks.of_host(volume["hostPath"]["path"])

@@ -36,6 +36,8 @@ from controlplane.supervisor.local_cluster import (
 
 PROJECT_SECONDS = 1.0
 STOP_SECONDS = 5.0
+# Processes here are this user's, unconfined: a tenant's own commands are not run.
+PROGRAMS = frozenset({"flashplane-worker"})
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +59,7 @@ def run(settings: Settings, *, folder: Path, model: Path) -> None:
         [LocalNode(NODE, {TINY_RESOURCE: TINIES})],
         disks=Disks(folder, {TINY_CLAIM: model}),
         environment=pod_environment(),
+        programs=PROGRAMS,
     )
     kubelet.start()
     operator = assemble(cluster, settings)

@@ -279,3 +279,10 @@ def test_the_next_kubelet_goes_on_with_the_pods_of_the_one_before(
     new_kubelet()
     waited(cluster, "a", lambda it: is_ready(it) and only(it)["restartCount"] == 1)
     gone(cluster, "b")
+
+
+def test_a_claim_is_a_name_and_not_a_path(cluster: Cluster, kubelet: Kubelet) -> None:
+    volume = {"name": "weights", "persistentVolumeClaim": {"claimName": "../../etc"}}
+    cluster.create(PODS, a_pod("a", script(FOREVER), volumes=[volume]))
+    pod = waited(cluster, "a", lambda it: "CreateContainerConfigError" in str(it))
+    assert "there is no claim" in str(pod["status"])

@@ -82,3 +82,16 @@ def test_what_is_missing_is_named_unless_it_is_optional() -> None:
 def test_an_image_alone_is_not_run() -> None:
     with pytest.raises(NotConfigured, match="needs a command"):
         command({"command": [], "args": ["--port", "1"]})
+
+
+def test_paths_that_leave_their_volume_are_refused() -> None:
+    local = localiser({"/weights": Path("/disk/1")})
+    assert local("a/../b") == "a/../b"
+    with pytest.raises(NotConfigured, match="leaves its volume"):
+        local("/weights/../../etc")
+
+
+def test_only_listed_programs_are_run() -> None:
+    assert command({}, programs={"true"}).argv == ("true",)
+    with pytest.raises(NotConfigured, match="true is not run on this machine"):
+        command({}, programs={"flashplane-worker"})
