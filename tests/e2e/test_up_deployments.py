@@ -87,6 +87,10 @@ def serves(deployment: dict[str, Any]) -> bool:
     return bool(deployment["phase"] == "Serving")
 
 
+def models(http: httpx.Client) -> list[str]:
+    return [it["id"] for it in http.get("/v1/models").json()["data"]]
+
+
 def complete(http: httpx.Client, model: str, max_tokens: int = 2) -> httpx.Response:
     body = {
         "model": model,
@@ -129,7 +133,7 @@ def test_a_dedicated_deployment_serves_its_tenant_and_nobody_else(
     assert seen(customer, where, serves)["model"] == f"{MODEL}@mine"
     answer = complete(customer, f"{MODEL}@mine")
     assert answer.status_code == 200, answer.text
-    assert f"{MODEL}@mine" in [it["id"] for it in customer.get("/v1/models").json()["data"]]
+    assert f"{MODEL}@mine" in models(customer)
     stranger = admin.post("/admin/v1/tenants", json={"name": "stranger"}).json()["id"]
     admin.post(f"/admin/v1/tenants/{stranger}/top-ups", json={"amount_usd": "1"})
     key = admin.post(f"/admin/v1/tenants/{stranger}/keys", json={}).json()["key"]
@@ -204,11 +208,15 @@ def test_a_pool_sleeps_and_is_woken_by_a_request(
     def sleeps(deployment: dict[str, Any]) -> bool:
         return deployment["phase"] == "Idle" and deployment["status"]["replicas"] == 0
 
-    for _ in range(2):
-        seen(admin, where, sleeps)
-        held = complete(customer, "sleepy")
-        assert held.status_code == 200, held.text
     seen(admin, where, sleeps)
+    until(
+        lambda: complete(customer, "sleepy").status_code == 200,
+        seconds=SERVING_SECONDS,
+        what="the gateway to know the pool, which then wakes",
+    )
+    seen(admin, where, sleeps)
+    held = complete(customer, "sleepy")
+    assert held.status_code == 200, held.text
     admin.delete(where)
 
 
