@@ -38,6 +38,7 @@ PROJECT_SECONDS = 1.0
 STOP_SECONDS = 5.0
 # Processes here are this user's, unconfined: a tenant's own commands are not run.
 PROGRAMS = frozenset({"flashplane-worker"})
+IMAGES = {"flash": "flashplane-worker"}  # never pulled; pods' commands are found on this machine
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +63,7 @@ def run(settings: Settings, *, folder: Path, model: Path) -> None:
         programs=PROGRAMS,
     )
     kubelet.start()
-    operator = assemble(cluster, settings)
+    operator = assemble(cluster, settings.model_copy(update={"engine_images": IMAGES}))
     engine = open_engine(settings.database_url, pool_size=1)
     try:
         _work(stop, cluster, operator, session_factory(engine), settings, folder)
