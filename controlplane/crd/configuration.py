@@ -30,6 +30,9 @@ class GPUConfiguration(Model):
     node_selector: dict[str, str] = Field(
         default_factory=dict, description="Labels of the nodes that have it."
     )
+    bare: bool = Field(
+        True, description="Whether customers' own containers may run on it; they need confinement."
+    )
     spot: bool = Field(False, description="Whether its nodes may be taken away after a notice.")
     cpu: str = Field("4", description="CPU request of one replica on each node.")
     memory: str = Field("32Gi", description="Memory request of one replica on each node.")

@@ -23,6 +23,7 @@ CPU_TINY = GPUConfiguration(
     cpu="1",
     memory="1Gi",
     hourly_usd=0.01,
+    bare=False,
 )
 
 

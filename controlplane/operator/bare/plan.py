@@ -69,6 +69,13 @@ def check(observed: Observed) -> Problem | None:
             Reason.UNKNOWN_CONFIGURATION,
             f"no GPU configuration {', '.join(unknown)} in the catalogue, which has: {known}",
         )
+    unfit = [it for it in spec.configurations if not observed.catalogue[it].bare]
+    if unfit:
+        return (
+            Reason.UNKNOWN_CONFIGURATION,
+            f"{', '.join(unfit)} is not for bare endpoints, nothing confines their containers"
+            " there: install Flashplane on a Kubernetes cluster with GPUs and order it there",
+        )
     return None
 
 

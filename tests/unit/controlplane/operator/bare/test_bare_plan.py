@@ -26,6 +26,7 @@ CATALOGUE = {
     name: GPUConfiguration(id=name, gpu="H200", memory_gib=139.8, hourly_usd=price)
     for name, price in (("h200", 4.71), ("h200-spot", 1.9))
 }
+UNCONFINED = {name: it.model_copy(update={"bare": False}) for name, it in CATALOGUE.items()}
 SPEC = {"tenant": "t", "configurations": ["h200-spot", "h200"]}
 
 
@@ -278,6 +279,7 @@ def test_gpus_that_cannot_be_proven_clean_stay_and_the_deletion_still_ends() -> 
     [
         ({"tenant": "other"}, "NamespaceNotTenant", "label namespace"),
         ({"catalogue": {}}, "UnknownConfiguration", "which has: none"),
+        ({"catalogue": UNCONFINED}, "UnknownConfiguration", "a Kubernetes cluster with GPUs"),
     ],
 )
 def test_what_cannot_be_done_here_is_told_and_nothing_made(
