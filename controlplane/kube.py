@@ -42,6 +42,7 @@ READ_SECONDS = 30.0
 # Servers send a bookmark about once a minute; a watch silent for longer has lost its server.
 WATCH_SILENCE_SECONDS = 100.0
 CONNECTIONS = 32
+_READ_BYTES = 1 << 16
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
@@ -303,7 +304,8 @@ def _typed(resource: Resource, body: Object) -> Object:
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     rest = b""
     try:
-        for chunk in response.stream(decode_content=True):
+        # As it comes, also where a proxy has taken the server's chunks apart.
+        while chunk := response.read1(_READ_BYTES, decode_content=True):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
     except urllib3.exceptions.ReadTimeoutError:

@@ -18,6 +18,7 @@ FIELDS = frozenset(
     {
         "billed",
         "controller",
+        "deployment",
         "duration_ms",
         "endpoint",
         "epoch_id",

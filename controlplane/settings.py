@@ -151,23 +151,29 @@ class Settings(BaseSettings):
     ssh_fingerprint: str = Field(
         default="", description="SHA256 fingerprint of the SSH gateway's key, told the same way"
     )
-    endpoint_domain: str = Field(
-        default="", description="domain of bare endpoints' ports as HTTPS; empty: none"
-    )
-    endpoint_ingress_class: str = Field(
-        default="", description="IngressClass of those ports; empty: the cluster's default"
-    )
-    endpoint_tls_secret: str = Field(
-        default="", description="Secret with a certificate of *.<endpoint_domain>"
-    )
-    endpoint_ingress_namespace: str = Field(
-        default="", description="namespace of the ingress controller, let in to those ports"
-    )
-    tools_image: str = Field(
-        default="", description="image with `flashplane scrub`; this program's own"
-    )
     engine_images: dict[str, str] = Field(
         default={}, description="container images of engines by name, as JSON"
+    )
+    tools_image: str = Field(
+        default="", description="container image with `flashplane scrub`, for bare GPUs' proofs"
+    )
+    image_pull_secrets: tuple[str, ...] = Field(
+        default=(), description="Secrets for private registries, named by pods, as JSON"
+    )
+    weights_cidrs: tuple[str, ...] = Field(
+        default=(), description="networks in the cluster that weights may come from, as JSON"
+    )
+    bare_domain: str = Field(
+        default="", description="domain of bare endpoints' ports; empty: SSH alone"
+    )
+    bare_ingress_class: str = Field(
+        default="", description="IngressClass of bare endpoints' ports; empty: the default one"
+    )
+    bare_ingress_namespace: str = Field(
+        default="", description="where the ingress controller runs, which alone reaches them"
+    )
+    bare_tls_secret: str = Field(
+        default="", description="Secret with a certificate of every name below bare_domain"
     )
     weight_cache_path: str = Field(
         default="",

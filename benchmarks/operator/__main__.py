@@ -6,9 +6,11 @@ Needs `tests` on PYTHONPATH for the API server; `make bench-operator` sees to it
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGTERM
 from typing import Annotated
 
 import typer
+from support.embedded import running
 from support.kube_server import KubeServer, assets
 
 from benchmarks.operator import measures
@@ -19,6 +21,7 @@ from benchmarks.operator.world import World
 from controlplane.cluster import CRDS
 from controlplane.crd import schema
 from controlplane.kube import Kube
+from controlplane.supervisor.valkey import Valkey
 
 
 def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:
@@ -66,11 +69,14 @@ def main(
         kubelets.start()
         watcher.start()
         log = folder / "operator.log"
-        bench = Bench(world, client(), watcher, server.kubeconfig, log)
         typer.echo(f"the operator's log is {log}", err=True)
-        for figure in figures(bench, quick=quick):
-            typer.echo(f"{figure.case}: {figure.value:.3g} {figure.unit}", err=True)
-            measured.append(figure)
+        store = Valkey(folder / "store", folder)
+        store.prepare()
+        with running(store.command(), store.is_ready, SIGTERM, folder / "store.log"):
+            bench = Bench(world, client(), watcher, server.kubeconfig, store.url, log)
+            for figure in figures(bench, quick=quick):
+                typer.echo(f"{figure.case}: {figure.value:.3g} {figure.unit}", err=True)
+                measured.append(figure)
         for it in clients:
             it.close()
         watcher.stop()

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import typer
+
 from benchmarks.operator.process import OperatorProcess
 from benchmarks.operator.results import Figure, quantile
 from benchmarks.operator.world import RELEASE, World
 from controlplane.cluster import PODS, Object
 from controlplane.crd.base import ENDPOINTS, REPLICAS
 from controlplane.kube import Kube
-from controlplane.operator.runtime.cache import Cache, Change, Key
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.watching.cache import Cache, Change, Key
+from controlplane.watching.reflector import Reflector
 
 SETTLE_SECONDS = 3600.0
 CHANGE_PAUSE_SECONDS = 0.05
@@ -70,18 +72,23 @@ class Bench:
     cluster: Kube
     watcher: Watcher
     kubeconfig: Path
+    redis_url: str
     log: Path
 
     def operator(self) -> OperatorProcess:
         """Start an operator."""
-        return OperatorProcess(self.kubeconfig, RELEASE, self.log)
+        return OperatorProcess(self.kubeconfig, RELEASE, self.redis_url, self.log)
 
 
 def settle(bench: Bench, operator: OperatorProcess) -> Iterator[Figure]:
     """From endpoints that nobody has seen to all of them serving; most of it is the API server."""
     began = time.monotonic()
     bench.world.write_endpoints(bench.cluster)
-    _until(lambda: len(bench.watcher.serving()) >= bench.world.endpoints, SETTLE_SECONDS)
+    _until(
+        lambda: len(bench.watcher.serving()) >= bench.world.endpoints,
+        SETTLE_SECONDS,
+        lambda: f"{len(bench.watcher.serving())} serve",
+    )
     ended = time.monotonic()
     writes = operator.writes() / bench.world.endpoints
     yield Figure(f"{bench.world.endpoints} endpoints asked for, all serving", ended - began, "s")
@@ -110,7 +117,7 @@ def steady(bench: Bench, operator: OperatorProcess, seconds: float) -> Iterator[
 def changes(bench: Bench, operator: OperatorProcess, count: int) -> Iterator[Figure]:
     """From a change of a spec to what follows from it written: a stop, and its replica drained."""
     asked: dict[Key, float] = {}
-    for namespace, name in bench.world.keys()[:count]:
+    for namespace, name in bench.world.every_key()[:count]:
         bench.cluster.patch(ENDPOINTS, name, {"spec": {"state": "Stopped"}}, namespace=namespace)
         asked[namespace, f"{name}-0"] = time.monotonic()
         time.sleep(CHANGE_PAUSE_SECONDS)
@@ -137,8 +144,14 @@ def losses(bench: Bench, operator: OperatorProcess, count: int) -> Iterator[Figu
     yield Figure("and back at rest after", time.monotonic() - began, "s")
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> None:
+def _until(
+    condition: Callable[[], bool], seconds: float, state: Callable[[], str] = lambda: ""
+) -> None:
     deadline = time.monotonic() + seconds
+    told_at = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {state()}"
+        if time.monotonic() - told_at > 10 and state():
+            typer.echo(f"  {state()}", err=True)
+            told_at = time.monotonic()
         time.sleep(0.1)

@@ -20,7 +20,7 @@ REST_SECONDS = 3.0
 class OperatorProcess:
     """`flashplane operator`, with what its metrics and the kernel tell of it."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
+    def __init__(self, kubeconfig: Path, namespace: str, redis_url: str, log: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -28,6 +28,8 @@ class OperatorProcess:
         environment = child_environment(
             {
                 "KUBECONFIG": str(kubeconfig),
+                "REDIS_URL": redis_url,
+                "FLASHPLANE_TOOLS_IMAGE": "tools",
                 "FLASHPLANE_OPERATOR_NAMESPACE": namespace,
                 "FLASHPLANE_OPERATOR_PORT": str(port),
                 "FLASHPLANE_LOG_LEVEL": "WARNING",

@@ -46,7 +46,7 @@ class World:
         """Names of tenants, each its namespace's too."""
         return [f"tenant-{number}" for number in range(-(-self.endpoints // ENDPOINTS_PER_TENANT))]
 
-    def keys(self) -> list[tuple[str, str]]:
+    def every_key(self) -> list[tuple[str, str]]:
         """Namespace and name of every endpoint."""
         return [
             (f"tenant-{number // ENDPOINTS_PER_TENANT}", f"box-{number}")
@@ -66,7 +66,7 @@ class World:
 
     def write_endpoints(self, cluster: Kube) -> None:
         """Ask for every endpoint."""
-        _all(lambda key: _create(cluster, ENDPOINTS, _endpoint(*key)), self.keys())
+        _all(lambda key: _create(cluster, ENDPOINTS, _endpoint(*key)), self.every_key())
 
     def _write_node(self, cluster: Kube, name: str) -> None:
         metadata = {"name": name, "labels": {"kubernetes.io/hostname": name}}

@@ -7,10 +7,8 @@ from fastapi import APIRouter, Response
 from controlplane.api.deployment_schemas import (
     DeploymentChange,
     DeploymentOut,
-    DeploymentUsage,
     EventOut,
     EventsOut,
-    GpuConfigurationOut,
     NewAnyDeployment,
     PreviewOut,
 )
@@ -22,6 +20,7 @@ from controlplane.api.deployments import (
     usage,
 )
 from controlplane.api.deps import Admin, AfterId, Db, Limit, OfTenant, State, page
+from controlplane.api.gpu_schemas import DeploymentUsage, GpuConfigurationOut
 from controlplane.api.schemas import Page
 from controlplane.deployments import history, orders, rows
 from controlplane.deployments.models import Deployment

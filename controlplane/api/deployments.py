@@ -8,16 +8,14 @@ from fastapi import APIRouter, Header, Query, Response
 from controlplane.api.deployment_schemas import (
     DeploymentChange,
     DeploymentOut,
-    DeploymentUsage,
     EventOut,
     EventsOut,
-    GpuConfigurationOut,
-    GpuTimeOut,
     NewDeployment,
     NewSSHKey,
     PreviewOut,
 )
 from controlplane.api.deps import AfterId, Db, Limit, State, Tenant, page
+from controlplane.api.gpu_schemas import DeploymentUsage, GpuConfigurationOut, GpuTimeOut
 from controlplane.api.schemas import Page
 from controlplane.crd.base import Path
 from controlplane.deployments import history, orders, rows

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from controlplane.api.deployment_schemas import GpuPriceOut, NewGpuPrice
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
+from controlplane.api.gpu_schemas import GpuPriceOut, NewGpuPrice
 from controlplane.api.schemas import Page
 from controlplane.money import usd_to_p
 from controlplane.pricing import gpu

@@ -31,11 +31,6 @@ class Tick:
     waived_p: int
 
 
-def begun(alive_since_ms: int, until_ms: int) -> Life:
-    """Return a life with its first proof."""
-    return Life(max(0, until_ms - alive_since_ms), until_ms)
-
-
 def extended(life: Life, alive_since_ms: int, until_ms: int) -> Life:
     """Return `life` with another proof; what lies between two proofs' breaks is not counted."""
     new_ms = until_ms - max(alive_since_ms, life.until_ms)

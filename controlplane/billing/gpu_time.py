@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import or_, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane import metrics
 from controlplane.accounts import funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
-from controlplane.billing.gpu_ticks import TICK_MS, Life, Tick, begun, extended, tick
+from controlplane.billing.gpu_ticks import TICK_MS, Life, Tick, extended, tick
+from controlplane.crd.base import Path
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing import gpu
@@ -30,6 +32,7 @@ from controlplane.tenants.models import Tenant
 
 _log = logging.getLogger(__name__)
 
+BILLED_PATHS = (Path.DEDICATED, Path.BARE)
 _TICK = timedelta(milliseconds=TICK_MS)
 
 
@@ -55,20 +58,21 @@ def acknowledge(store: Store, proofs: Iterable[Lease]) -> None:
 
 def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
     """Write down what `proofs` prove up to `now`; return how many were dealt with."""
-    by_id = {_uuid(proof.uid): proof for proof in proofs}
-    known = session.scalars(
+    by_id = {_uuid(proof.uid): proof for proof in proofs if proof.path in BILLED_PATHS}
+    ids = [uid for uid in by_id if uid is not None]
+    known = set(session.scalars(select(GpuInterval.id).where(GpuInterval.id.in_(ids))))
+    for uid in sorted(set(ids) - known):
+        _begin(session, uid, by_id[uid], now)
+    # Another process may have begun or extended the same lives meanwhile: decide under the locks.
+    intervals = session.scalars(
         select(GpuInterval)
-        .where(GpuInterval.id.in_([uid for uid in by_id if uid is not None]))
+        .where(GpuInterval.id.in_(ids))
         .order_by(GpuInterval.id)
         .with_for_update()
+        .execution_options(populate_existing=True)
     )
-    interval_of = {interval.id: interval for interval in known}
-    for uid, proof in by_id.items():
-        interval = interval_of.get(uid) if uid is not None else None
-        if interval is None:
-            _begin(session, uid, proof, now)
-        else:
-            _go_on(interval, proof, now)
+    for interval in intervals.all():
+        _go_on(interval, by_id[interval.id], now)
     session.flush()
     return len(by_id)
 
@@ -98,12 +102,17 @@ def charge(session: Session, now: datetime, limit: int = 100) -> int:
     return len(due)
 
 
-def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime) -> None:
+def _begin(session: Session, uid: uuid.UUID, proof: Lease, now: datetime) -> None:
+    """Add an interval with nothing proven yet, unless it is there."""
     tenant_id = _uuid(proof.tenant_id)
-    if uid is None or tenant_id is None or session.get(Tenant, tenant_id) is None:
+    if tenant_id is None or session.get(Tenant, tenant_id) is None:
         _tell("unknown_tenant", proof.replica, deployment=proof.deployment)
         return
-    since_ms, until_ms = _bounds(proof, now)
+    since_ms, _ = _bounds(proof, now)
+    deployment = rows.by_key(session, proof.deployment)
+    if deployment is not None and deployment.managed == "row":
+        # Whatever a proof says, nothing served before it was ordered.
+        since_ms = max(since_ms, _ms(deployment.created_at))
     started_at = _moment(since_ms)
     rate_p = gpu.rate_p_per_hour(
         session, configuration=proof.configuration, spot=proof.spot, at=started_at
@@ -111,10 +120,9 @@ def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime)
     if rate_p is None:
         # Nobody is billed at a rate that was not published when the time began.
         _tell("no_price", proof.replica, configuration=proof.configuration)
-    life = begun(since_ms, until_ms)
-    deployment = rows.by_key(session, proof.deployment)
-    session.add(
-        GpuInterval(
+    session.execute(
+        insert(GpuInterval)
+        .values(
             id=uid,
             replica=proof.replica,
             tenant_id=tenant_id,
@@ -126,10 +134,13 @@ def _begin(session: Session, uid: uuid.UUID | None, proof: Lease, now: datetime)
             spot=proof.spot,
             rate_p_per_hour=rate_p or 0,
             started_at=started_at,
-            proven_until=_moment(life.until_ms),
-            proven_ms=life.proven_ms,
-            ended_at=_moment(life.until_ms) if proof.ended else None,
+            proven_until=started_at,
+            proven_ms=0,
+            billed_ms=0,
+            billed_p=0,
+            waived_p=0,
         )
+        .on_conflict_do_nothing()
     )
 
 

@@ -1,4 +1,4 @@
-"""`flashplane deployments | gpu-prices`: pools, dedicated deployments and bare GPUs.
+"""`flashplane deployments`: pools, dedicated deployments and bare GPUs.
 
 Each command is one or two calls of the admin API; names of tenants and deployments stand for ids.
 """
@@ -34,7 +34,6 @@ A spec's fields: `kubectl explain inferencedeployment.spec`, or `gpuendpoint.spe
 """
 COLUMNS = ("name", "path", "tenant_id", "phase", "state", "managed", "model", "stopped_because")
 CHANGE_COLUMNS = ("id", "name", "path", "state", "generation")
-PRICE_COLUMNS = ("configuration", "kind", "usd_per_hour", "effective_from")
 CONFIGURATION_COLUMNS = ("id", "gpu", "gpus", "nodes", "spot", "usd_per_hour", "free_replicas")
 USAGE_COLUMNS = (
     *("replica", "configuration", "spot", "usd_per_hour", "started_at", "proven_until"),
@@ -42,9 +41,6 @@ USAGE_COLUMNS = (
 )
 
 deployments = typer.Typer(cls=Commands, help=HELP, no_args_is_help=True, rich_markup_mode=None)
-gpu_prices = typer.Typer(
-    cls=Commands, help="List and publish prices of GPU time.", no_args_is_help=True
-)
 
 Named = Annotated[str, typer.Argument(help="A deployment's name or id.")]
 OfTenant = Annotated[str, typer.Option("--tenant", help="Its tenant: name or id.")]
@@ -57,7 +53,6 @@ Settings_ = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(deployments, name="deployments")
-    app.add_typer(gpu_prices, name="gpu-prices")
 
 
 @deployments.command("create")
@@ -185,33 +180,6 @@ def configurations(as_json: AsJson = False) -> None:
     with AdminClient(Settings()) as client:
         listed = client.call("GET", "/gpu-configurations")["data"]
         print_rows(listed, CONFIGURATION_COLUMNS, as_json=as_json)
-
-
-@gpu_prices.command("list")
-def list_gpu_prices(limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List price versions, oldest first."""
-    with AdminClient(Settings()) as client:
-        print_rows(client.pages("/gpu-prices", {}, limit), PRICE_COLUMNS, as_json=as_json)
-
-
-@gpu_prices.command("publish")
-def publish_gpu_price(
-    configuration: str,
-    usd_per_hour: Annotated[str, typer.Argument(help="Of one replica, all its GPUs.")],
-    spot: Annotated[bool, typer.Option("--spot", help="The rate of spot nodes.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Publish a price from now on; replicas that serve keep the one they began with.
-
-    For example: flashplane gpu-prices publish h200-x4 19.36
-    """
-    body = {
-        "configuration": configuration,
-        "usd_per_hour": usd_per_hour,
-        "kind": "spot" if spot else "on_demand",
-    }
-    with AdminClient(Settings()) as client:
-        print_one(client.call("POST", "/gpu-prices", json=body), as_json=as_json)
 
 
 def fields_of(assignments: list[str]) -> dict[str, Any]:

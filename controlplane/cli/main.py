@@ -7,10 +7,12 @@ import typer
 
 from controlplane.cli import (
     admin,
+    admin_key,
     announce,
     configuration,
     deployments,
     doctor,
+    gpu_prices,
     journals,
     product,
     scrub,
@@ -83,5 +85,7 @@ announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
+admin_key.add_to(app)
 deployments.add_to(app)
+gpu_prices.add_to(app)
 scrub.add_to(app)

@@ -92,6 +92,20 @@ class StatusModel(Model):
 
     model_config = ConfigDict(extra="ignore")
 
+    def wire(self) -> Object:
+        """Return the JSON form, without what is None or an empty text: server-side apply of API
+        servers before 1.22 takes an empty text for null, and refuses it."""
+        said: Object = _without_empty_texts(super().wire())
+        return said
+
+
+def _without_empty_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_empty_texts(it) for key, it in value.items() if it != ""}
+    if isinstance(value, list):
+        return [_without_empty_texts(it) for it in value]
+    return value
+
 
 Spec = TypeVar("Spec", bound=Model)
 Status = TypeVar("Status", bound=StatusModel)

@@ -82,23 +82,12 @@ def schema_hash() -> str:
 def _definition(
     stored: type[Stored[Any, Any]], spec: type[Model], status: type[Model], rules: bool
 ) -> Object:
-    resource = stored.resource
-    subresources: Object = {"status": {}}
-    if resource.kind == "InferenceDeployment":
-        subresources["scale"] = {
-            "specReplicasPath": ".spec.replicas",
-            "statusReplicasPath": ".status.replicas",
-            "labelSelectorPath": ".status.selector",
-        }
-    columns = [
-        {"name": name, "type": kind, "jsonPath": path}
-        for name, kind, path in _COLUMNS[resource.kind]
-    ]
+    kind, plural = stored.resource.kind, stored.resource.plural
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{resource.plural}.{GROUP}",
+            "name": f"{plural}.{GROUP}",
             "annotations": {"helm.sh/resource-policy": "keep", HASH_ANNOTATION: schema_hash()},
             "labels": {"app.kubernetes.io/part-of": "flashplane"},
         },
@@ -106,41 +95,56 @@ def _definition(
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": resource.kind,
-                "listKind": f"{resource.kind}List",
-                "plural": resource.plural,
-                "singular": resource.kind.lower(),
-                "shortNames": _SHORT_NAMES[resource.kind],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": _SHORT_NAMES[kind],
                 "categories": ["flashplane"],
             },
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": subresources,
-                    "additionalPrinterColumns": columns,
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": _first_line(sys.modules[stored.__module__].__doc__),
-                            "required": ["spec"],
-                            "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
-                                "metadata": {"type": "object"},
-                                "spec": structural(spec)
-                                if rules
-                                else without_rules(structural(spec)),
-                                # What the operator found true is no wish to be refused.
-                                "status": _of_one_writer(
-                                    without_rules(structural(status, defaults=False))
-                                ),
-                            },
-                        }
-                    },
-                }
-            ],
+            "versions": [_version(stored, _schema(stored, spec, status, rules))],
+        },
+    }
+
+
+def _version(stored: type[Stored[Any, Any]], schema: Object) -> Object:
+    kind = stored.resource.kind
+    subresources: Object = {"status": {}}
+    if kind == "InferenceDeployment":
+        subresources["scale"] = {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    columns = [
+        {"name": name, "type": type_, "jsonPath": path} for name, type_, path in _COLUMNS[kind]
+    ]
+    return {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": subresources,
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": schema},
+    }
+
+
+def _schema(
+    stored: type[Stored[Any, Any]], spec: type[Model], status: type[Model], rules: bool
+) -> Object:
+    wanted = structural(spec)
+    # What the operator found true is no wish to be refused.
+    found = without_rules(structural(status, defaults=False))
+    return {
+        "type": "object",
+        "description": _first_line(sys.modules[stored.__module__].__doc__),
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": wanted if rules else without_rules(wanted),
+            "status": _of_one_writer(found),
         },
     }
 

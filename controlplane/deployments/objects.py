@@ -80,10 +80,9 @@ class Seen:
         if not row.out_of_funds and self.body["spec"] == row.spec:
             return True
         try:
-            typed = self.kind.of(self.body)
+            return bool(self.kind.of(self.body).spec == effective(row))
         except ValidationError:
             return False
-        return bool(typed.spec == effective(row))
 
     @property
     def _metadata(self) -> Object:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from pydantic import ValidationError
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -36,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 _LOCK_KEY = 0x70726F6A  # any number of our own: "proj"
 _REFUSED_AGAIN = timedelta(seconds=30)
-_REFUSALS = (Invalid, Forbidden, Conflict, NotFound)
+# A row's own spec may be one that this version of the types no longer takes.
+_REFUSALS = (Invalid, Forbidden, Conflict, NotFound, ValidationError)
 
 
 class _Taken(Exception):

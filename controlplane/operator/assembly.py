@@ -10,13 +10,16 @@ from typing import Any
 
 from controlplane.cluster import (
     CONFIG_MAPS,
+    CRDS,
     EVENTS,
+    LEADER_WORKER_SETS,
     NAMESPACES,
     NODES,
     PODS,
     SERVICES,
     VOLUME_CLAIMS,
     Cluster,
+    ClusterError,
     Object,
     Resource,
 )
@@ -33,7 +36,6 @@ from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.capacity.stock import Stock
 from controlplane.operator.catalogue import Tables
 from controlplane.operator.deployment import controller as deployments
-from controlplane.operator.deployment.namespaces import Namespaces
 from controlplane.operator.deployment.pools import PoolPublisher
 from controlplane.operator.health.board import Board
 from controlplane.operator.manifests.settings import PodSettings
@@ -43,13 +45,14 @@ from controlplane.operator.replica import controller as replicas
 from controlplane.operator.replica.monitor import Monitor
 from controlplane.operator.replica.publisher import Publisher
 from controlplane.operator.replica.workload import Workload
-from controlplane.operator.runtime.cache import Cache, Index
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.operator.tenants import reading
 from controlplane.settings import Settings
 from controlplane.store import Store
+from controlplane.watching.cache import Cache, Index
+from controlplane.watching.reflector import Reflector
 
 NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
 
@@ -111,6 +114,7 @@ class Assembly:
         may_write: Callable[[], bool],
     ) -> None:
         self._settings = settings
+        self._leader_worker_sets = _is_installed(cluster, LEADER_WORKER_SETS)
         self.caches = Caches.over(cluster, settings.operator_namespace)
         every = [it.cache for it in self.caches.reflectors.values()]
         self._executor = Executor(cluster, every, may_write=may_write)
@@ -126,8 +130,18 @@ class Assembly:
             changed=self._replica_queue.add,
             engine_token=self._token,
         )
+        self._namespaces = reading.Namespaces(
+            cluster,
+            self._tenant_settings(),
+            reading.Caches(
+                namespaces=self.caches[NAMESPACES],
+                deployments=self.caches[DEPLOYMENTS],
+                endpoints=self.caches[ENDPOINTS],
+            ),
+            self._tables.catalogue,
+        )
         self._deployment_queue = WorkQueue()
-        self.deployments = self._deployment_rounds(cluster)
+        self.deployments = self._deployment_rounds()
         self.endpoints = self._endpoint_rounds()
         self.controllers = self._controllers()
         self.parts: tuple[Monitor | Controller | Publisher | PoolPublisher, ...] = (
@@ -140,7 +154,8 @@ class Assembly:
     def _replica_rounds(self) -> replicas.ReplicaRounds:
         caches = self.caches
         engines = EngineWorkload(self._pod_settings())
-        bare = BareWorkload(BareSettings(tools_image=self._settings.tools_image))
+        settings = self._settings
+        bare = BareWorkload(BareSettings(settings.tools_image, settings.image_pull_secrets))
         workloads: dict[str, Workload] = {"serverless": engines, "dedicated": engines, "bare": bare}
         return replicas.ReplicaRounds(
             caches=replicas.Caches(
@@ -159,19 +174,18 @@ class Assembly:
             xid_actions=self._tables.xid_actions,
         )
 
-    def _deployment_rounds(self, cluster: Cluster) -> deployments.DeploymentRounds:
+    def _deployment_rounds(self) -> deployments.DeploymentRounds:
         caches = self.caches
         return deployments.DeploymentRounds(
             caches=deployments.Caches(
                 deployments=caches[DEPLOYMENTS],
-                endpoints=caches[ENDPOINTS],
                 replicas=caches[REPLICAS],
                 namespaces=caches[NAMESPACES],
             ),
             stock=self._stock,
             signals=self.monitor.signals,
             catalogue=self._tables.catalogue,
-            namespaces=Namespaces(cluster, self._tenant_settings()),
+            namespaces=self._namespaces,
             queue=self._deployment_queue,
         )
 
@@ -183,13 +197,13 @@ class Assembly:
             pods=caches[PODS],
             services=caches[SERVICES],
             claims=caches[VOLUME_CLAIMS],
-            namespaces=caches[NAMESPACES],
+            namespaces=self._namespaces,
             catalogue=self._tables.catalogue,
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
-                settings.endpoint_domain,
-                settings.endpoint_ingress_class,
-                settings.endpoint_tls_secret,
+                settings.bare_domain,
+                settings.bare_ingress_class,
+                settings.bare_tls_secret,
             ),
         )
 
@@ -217,6 +231,7 @@ class Assembly:
         endpoint.on_change(caches[ENDPOINTS])
         for resource in (REPLICAS, PODS, SERVICES, VOLUME_CLAIMS):
             endpoint.on_change(caches[resource], owner_key)
+        endpoint.on_change(caches[NAMESPACES], self.endpoints.in_namespace)
         return replica, deployment, endpoint
 
     def _publishers(self, store: Store) -> tuple[Publisher, PoolPublisher]:
@@ -231,11 +246,14 @@ class Assembly:
 
     def _pod_settings(self) -> PodSettings:
         settings = self._settings
+        defaults = PodSettings()
         return PodSettings(
-            images=settings.engine_images,
+            images=settings.engine_images or defaults.images,
+            image_pull_secrets=settings.image_pull_secrets,
             cache_path=settings.weight_cache_path,
             cache_namespaces=frozenset({settings.operator_namespace}),
             engine_token=bool(self._token),
+            leader_worker_sets=self._leader_worker_sets,
         )
 
     def _tenant_settings(self) -> TenantSettings:
@@ -246,9 +264,19 @@ class Assembly:
             tenant_role=settings.tenant_role,
             ssh_account=settings.ssh_account,
             ssh_role=f"{settings.tenant_role}-ssh",
-            ingress_namespace=settings.endpoint_ingress_namespace,
+            weights_cidrs=settings.weights_cidrs,
+            ingress_namespace=settings.bare_ingress_namespace,
             engine_token=self._token,
         )
+
+
+def _is_installed(cluster: Cluster, resource: Resource) -> bool:
+    """Return whether a kind that others bring is there; while that cannot be told, it is not."""
+    try:
+        cluster.get(CRDS, f"{resource.plural}.{resource.group}")
+    except ClusterError:
+        return False
+    return True
 
 
 def _as_it_is(body: Object) -> Object:

@@ -22,9 +22,9 @@ from controlplane.operator import schema_check
 from controlplane.operator.assembly import Assembly
 from controlplane.operator.runtime.health import HealthServer
 from controlplane.operator.runtime.lease import Elector
-from controlplane.operator.runtime.reflector import Reflector
 from controlplane.settings import Settings
 from controlplane.store import open_store
+from controlplane.watching.reflector import Reflector
 
 LEASE_NAME = "flashplane-operator"
 STALE_WATCH_SECONDS = 600.0  # no sign of life for longer: the watches hang, a restart is due

@@ -60,9 +60,13 @@ def vllm_arguments(launch: Launch) -> list[str]:
 
 def sglang_arguments(launch: Launch) -> list[str]:
     """Arguments of `python3 -m sglang.launch_server`."""
-    pipeline = launch.parallelism == "pipeline"
+    division = {
+        "tensor": ("--tp-size", "--ep-size"),
+        "expert": ("--tp-size", "--ep-size", "--dp-size"),
+        "pipeline": ("--pp-size",),
+    }[launch.parallelism]
     options: dict[str, object] = {
-        **({"--pp": launch.gpus} if pipeline else {"--tp": launch.gpus, "--ep": launch.gpus}),
+        **dict.fromkeys(division, launch.gpus),
         "--context-length": launch.max_model_len,
         "--kv-cache-dtype": "fp8_e4m3" if launch.kv_cache_dtype == "fp8" else "auto",
         "--mem-fraction-static": f"{launch.utilization:.2f}",
@@ -72,7 +76,6 @@ def sglang_arguments(launch: Launch) -> list[str]:
     }
     flags = ["--enable-metrics"]
     if launch.parallelism == "expert":
-        options["--dp"] = launch.gpus
         flags += ["--enable-dp-attention", "--enable-metrics-for-all-schedulers"]
     if launch.draft_tokens:
         options |= {

@@ -4,7 +4,7 @@ All of it runs on the event loop's thread. Nothing is remembered of an authoriza
 again whenever something has changed, so a key that was deleted opens nothing and keeps nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import asyncssh
@@ -53,12 +53,6 @@ class Directory:
     def __init__(self) -> None:
         self._doors: dict[tuple[str, str], Door] = {}
         self._listeners: set[Callable[[], None]] = set()
-
-    def replace(self, endpoints: Iterable[Object]) -> None:
-        """Take a whole list of endpoints."""
-        found = (door_of(body) for body in endpoints)
-        self._doors = {(door.namespace, door.name): door for door in found if door is not None}
-        self._tell()
 
     def update(self, body: Object) -> None:
         """Take an endpoint that was made or changed."""

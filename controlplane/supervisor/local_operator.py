@@ -38,7 +38,7 @@ PROJECT_SECONDS = 1.0
 STOP_SECONDS = 5.0
 # Processes here are this user's, unconfined: a tenant's own commands are not run.
 PROGRAMS = frozenset({"flashplane-worker"})
-IMAGES = {"flash": "flashplane-worker"}  # never pulled; pods' commands are found on this machine
+IMAGES = {"flash": "this-machine"}  # pods need one; it is not looked at
 _log = logging.getLogger(__name__)
 
 

@@ -1,5 +1,6 @@
 """The steps of a start, in order; called by `up`. Each can be repeated after a crash in it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.given import check_database_url, check_redis_url
 from controlplane.supervisor.heartbeat import Heartbeat
 from controlplane.supervisor.layout import Layout
+from controlplane.supervisor.local_cluster import TINY_CLAIM
 from controlplane.supervisor.postgres import Postgres
 from controlplane.supervisor.progress import Progress
 from controlplane.supervisor.proof import Prover
@@ -146,6 +148,9 @@ class Start:
         )
 
     def _control_plane(self, secrets: Secrets) -> None:
+        weights = {"pvc": {"claim": TINY_CLAIM}}
+        if "default_weights" in self.settings.model_fields_set:
+            weights = self.settings.default_weights
         environment = child_environment(
             {
                 "DATABASE_URL": self.database_url,
@@ -153,6 +158,7 @@ class Start:
                 "FLASHPLANE_KEY_PEPPER": secrets.key_pepper,
                 "FLASHPLANE_JOURNAL_DIR": os.fspath(self.layout.journal),
                 "FLASHPLANE_LOG_DIR": os.fspath(self.layout.logs),
+                "FLASHPLANE_DEFAULT_WEIGHTS": json.dumps(weights),
             }
         )
         services = control_plane_services(

@@ -73,7 +73,11 @@ def test_a_dedicated_deployment_serves_its_tenant_and_nobody_else(
         assert other.get(where).status_code == 404
     assert customer.delete(where).status_code == 202
     seen(customer, where, lambda it: it["state"] == "deleted")
-    assert complete(customer, f"{MODEL}@mine").status_code == 404
+    until(
+        lambda: complete(customer, f"{MODEL}@mine").status_code == 404,
+        seconds=10,
+        what="the gateway to forget it",
+    )
 
 
 def test_a_rollout_loses_no_stream(customer: httpx.Client) -> None:

@@ -34,12 +34,17 @@ MAY: list[Deed] = [
     ("operator", "create", "resourcequotas", "", TENANT),
     ("operator", "create", "events", "", TENANT),
     ("operator", "create", "leaderworkersets", "leaderworkerset.x-k8s.io", TENANT),
+    ("operator", "delete", "gpuendpoints", "flashplane.io", TENANT),
+    *(("operator", "get", it, "", TENANT) for it in ("serviceaccounts", "resourcequotas")),
+    ("operator", "get", "networkpolicies", "networking.k8s.io", TENANT),
+    ("operator", "get", "rolebindings", "rbac.authorization.k8s.io", TENANT),
+    ("operator", "patch", "ingresses", "networking.k8s.io", TENANT),
     ("jobs", "create", "inferencedeployments", "flashplane.io", TENANT),
     ("jobs", "delete", "gpuendpoints", "flashplane.io", TENANT),
     ("jobs", "create", "namespaces", "", ALL),
+    ("jobs", "list", "nodes", "", ALL),
     ("ssh-gateway", "watch", "gpuendpoints", "flashplane.io", ALL),
     ("ssh-gateway", "create", "pods/exec", "", TENANT),
-    ("ssh-gateway", "create", "pods/portforward", "", TENANT),
     ("orphans", "create", "jobs", "batch", NAMESPACE),
     ("orphans", "list", "persistentvolumeclaims", "", NAMESPACE),
 ]
@@ -67,7 +72,10 @@ MAY_NOT: list[Deed] = [
     ("operator", "create", "pods/exec", "", TENANT),
     ("operator", "get", "pods/log", "", TENANT),
     ("operator", "delete", "inferencedeployments", "flashplane.io", TENANT),
-    ("operator", "delete", "gpuendpoints", "flashplane.io", TENANT),
+    ("operator", "delete", "gpuendpoints", "flashplane.io", STRANGER),
+    ("operator", "delete", "networkpolicies", "networking.k8s.io", TENANT),
+    *(("operator", "list", it, "", ALL) for it in ("serviceaccounts", "resourcequotas")),
+    ("operator", "list", "rolebindings", "rbac.authorization.k8s.io", ALL),
     # Where no tenant is, it only looks.
     *(
         ("operator", verb, resource, "", namespace)
@@ -87,6 +95,7 @@ MAY_NOT: list[Deed] = [
     # The SSH gateway reaches into tenants' containers and no others.
     *(("ssh-gateway", "create", "pods/exec", "", it) for it in (NAMESPACE, STRANGER, SYSTEM)),
     ("ssh-gateway", "create", "pods", "", TENANT),
+    ("ssh-gateway", "create", "pods/portforward", "", TENANT),
     ("ssh-gateway", "patch", "gpuendpoints", "flashplane.io", TENANT),
     # The finder of journals stays at home.
     ("orphans", "list", "persistentvolumeclaims", "", TENANT),

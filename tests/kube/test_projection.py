@@ -1,6 +1,11 @@
 """Rows and a real API server: its defaults and its merging leave nothing to write again."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from support.kube_server import KubeServer
 from support.orders import H200
 from support.polling import until
 from support.projecting import Projector
@@ -50,6 +55,26 @@ def test_orders_settle_on_a_real_server(projector: Projector) -> None:
         if it["metadata"]["namespace"] == bare.namespace
     ]
     projector.cluster.delete(NAMESPACES, dedicated.namespace)
+
+
+def test_the_jobs_project_with_the_clusters_credentials(
+    projector: Projector, kube_server: KubeServer, database_url: str, redis_url: str
+) -> None:
+    row = projector.order()
+    environment = os.environ | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "KUBECONFIG": str(kube_server.kubeconfig),
+        "FLASHPLANE_OPERATOR_NAMESPACE": projector.namespace,
+        "FLASHPLANE_PROJECT_DEPLOYMENTS": "true",
+    }
+    program = (
+        "from controlplane.jobs.app import app, project;"
+        "assert 'project' in app.conf.beat_schedule; project()"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+    assert projector.cluster.get(DEPLOYMENTS, "bot", namespace=row.namespace)
+    projector.cluster.delete(NAMESPACES, row.namespace)
 
 
 def test_the_catalogue_is_read_from_a_real_server(projector: Projector) -> None:

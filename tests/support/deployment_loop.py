@@ -16,14 +16,14 @@ from controlplane.operator.deployment.controller import (
     DeploymentRounds,
     owner_of_replica,
 )
-from controlplane.operator.deployment.namespaces import Namespaces
 from controlplane.operator.manifests.tenant import TenantSettings
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
 from controlplane.operator.signals import Signals
+from controlplane.operator.tenants import reading
+from controlplane.watching.cache import Cache
+from controlplane.watching.reflector import Reflector
 
 TINY = GPUConfiguration(
     id="cpu-tiny", gpu="CPU", architecture="cpu", memory_gib=8, resource="flashplane.io/tiny"
@@ -70,18 +70,23 @@ class DeploymentLoop:
         self.catalogue = {TINY.id: TINY}
         caches = Caches(
             Cache(DEPLOYMENTS, InferenceDeployment.of),
-            Cache(ENDPOINTS, GPUEndpoint.of),
             Cache(REPLICAS, Replica.of, indexes={BY_OWNER: owner_of_replica}),
             Cache(NAMESPACES, lambda body: body),
         )
-        every = [caches.deployments, caches.endpoints, caches.replicas, caches.namespaces]
+        endpoints = Cache(ENDPOINTS, GPUEndpoint.of)
+        every = [caches.deployments, endpoints, caches.replicas, caches.namespaces]
         self.queue = WorkQueue()
         self.rounds = DeploymentRounds(
             caches=caches,
             stock=Stock(),
             signals=lambda: self.signals,
             catalogue=lambda: self.catalogue,
-            namespaces=Namespaces(cluster, TenantSettings("flashplane")),
+            namespaces=reading.Namespaces(
+                cluster,
+                TenantSettings("flashplane"),
+                reading.Caches(caches.namespaces, caches.deployments, endpoints),
+                lambda: self.catalogue,
+            ),
             queue=self.queue,
         )
         self.rounds.subscribe()

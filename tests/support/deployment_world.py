@@ -24,10 +24,11 @@ from controlplane.operator.actions import (
     Plan,
 )
 from controlplane.operator.deployment.history import History
-from controlplane.operator.deployment.observed import Namespace, Observed, Verdict
+from controlplane.operator.deployment.observed import Observed, Verdict
 from controlplane.operator.deployment.plan import plan
 from controlplane.operator.deployment.scaling import remember
 from controlplane.operator.signals import EngineState, Signals
+from controlplane.operator.tenants.namespace import Namespace
 from controlplane.registry.gateways import GatewayReport, Latency
 
 BEGIN = 1_790_000_000.0

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from controlplane.cluster import Object
-from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL, TENANT_LABEL
+from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL
 from controlplane.crd.conditions import ConditionType, Reason, condition
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointStatus
 from controlplane.crd.replica import Replica
-from controlplane.operator.actions import ApplyStatus, Plan
+from controlplane.operator.actions import Apply, ApplyStatus, Plan
 from controlplane.operator.bare.observed import UNKNOWN, Access, Observed
 from controlplane.operator.bare.plan import end, holds, plan, unfinalize
 from controlplane.operator.bare.pods import SANITIZE, claim_name
 from controlplane.operator.bare.ports import NOT_EXPOSED, PORT_LABEL, Exposure
 from controlplane.operator.bare.proof import report_of
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
+from controlplane.operator.tenants.reading import Namespaces
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 BROKEN_SECONDS = 30.0
 
@@ -38,14 +39,18 @@ class EndpointRounds:
     pods: Cache[Object]
     services: Cache[Object]
     claims: Cache[Object]
-    namespaces: Cache[Object]
+    namespaces: Namespaces
     catalogue: Callable[[], Mapping[str, GPUConfiguration]]
     access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED
     clock: Callable[[], float] = time.time
 
     def plan(self, key: Key) -> Plan:
-        """Return what is to be done for the endpoint of `key`, which may be gone."""
+        """Return what is to be done for the endpoint of `key`, which may be gone.
+
+        Raises:
+            ClusterError: what is in its namespace cannot be read.
+        """
         found = self.endpoints.get(*key)
         if found is None:
             return Plan()
@@ -55,10 +60,18 @@ class EndpointRounds:
             return Plan(again_in_seconds=BROKEN_SECONDS)
         if isinstance(found, Broken):
             return _end(found, lease) if _deleting(found) else _refuse(found, self.clock())
-        return plan(self._observe(found, lease), self.clock())
+        made = plan(self._observe(found, lease), self.clock())
+        if any(isinstance(it, Apply) for it in made.actions):
+            self.namespaces.forget(key[0])
+        return made
+
+    def in_namespace(self, change: Change) -> list[Key]:
+        """Return the endpoints of a changed namespace, which is read anew."""
+        name = change.key[1]
+        self.namespaces.forget(name)
+        return [(name, it.name) for it in self.endpoints.list(name)]
 
     def _observe(self, endpoint: GPUEndpoint, lease: Replica | None) -> Observed:
-        namespace = self.namespaces.body("", endpoint.namespace) or {"metadata": {}}
         claim = self.claims.body(endpoint.namespace, claim_name(endpoint.name))
         pod = self.pods.body(endpoint.namespace, f"{endpoint.name}-0-0")
         report = report_of(pod, SANITIZE) if pod is not None else None
@@ -69,8 +82,7 @@ class EndpointRounds:
             exposed=self._exposed(endpoint),
             has_volume=claim is not None,
             gpu_uuids=tuple(report.gpu_uuids) if report is not None else (),
-            terminating="deletionTimestamp" in namespace["metadata"],
-            tenant=namespace["metadata"].get("labels", {}).get(TENANT_LABEL, ""),
+            namespace=self.namespaces.facts(endpoint.namespace),
             access=self.access,
             exposure=self.exposure,
         )

@@ -7,6 +7,7 @@ from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.replica import Replica
 from controlplane.operator.bare.ports import NOT_EXPOSED, Exposure
+from controlplane.operator.tenants.namespace import Namespace
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Access:
 
 
 UNKNOWN = Access()
+NOWHERE = Namespace()
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class Observed:
         exposed: the ports that have a Service: container ports by name.
         has_volume: whether its volume claim is there.
         gpu_uuids: what the check before the customer's container saw.
-        terminating: its namespace is being deleted, so nothing can be made in it.
-        tenant: the tenant its namespace is labelled with; empty without a label.
+        namespace: whose it is, what is in it and what must be.
     """
 
     endpoint: GPUEndpoint
@@ -39,7 +40,6 @@ class Observed:
     exposed: Mapping[str, int] = field(default_factory=dict)
     has_volume: bool = False
     gpu_uuids: tuple[str, ...] = ()
-    terminating: bool = False
-    tenant: str = ""
+    namespace: Namespace = NOWHERE
     access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED

@@ -21,6 +21,7 @@ from controlplane.operator.bare.observed import Observed
 from controlplane.operator.bare.pods import claim_name
 from controlplane.operator.bare.ports import INGRESSES, ingress, object_name, service
 from controlplane.operator.bare.status import status
+from controlplane.operator.tenants.namespace import repairs
 
 # Read live, so a change of them leaves the lease alone.
 _LIVE = {"ssh_keys", "ports", "ttl_seconds", "state", "configurations", "tenant"}
@@ -40,7 +41,7 @@ def plan(observed: Observed, now: float) -> Plan:
     expires_in = _expires_in(endpoint, now)
     if expires_in is not None and expires_in <= 0:
         return Plan((Delete(ENDPOINTS, endpoint.namespace, endpoint.name, endpoint.uid),))
-    if endpoint.finalized and not observed.terminating:
+    if endpoint.finalized and not observed.namespace.terminating:
         # Alone, and before anything that has to be taken back; its change brings the next round.
         metadata = {"finalizers": [FINALIZER], "resourceVersion": endpoint.resource_version}
         change = {"metadata": metadata}
@@ -48,15 +49,16 @@ def plan(observed: Observed, now: float) -> Plan:
     problem = check(observed)
     # First the status, which says why, so that a lease given up is not forgotten with its object.
     actions = _status(observed, problem, now)
-    if not observed.terminating:
-        actions += _keep(observed, problem)
+    if not observed.namespace.terminating:
+        # Nobody else's code runs in a namespace before its walls stand.
+        actions = [*repairs(observed.namespace), *actions, *_keep(observed, problem)]
     return Plan(tuple(actions), again_in_seconds=expires_in)
 
 
 def check(observed: Observed) -> Problem | None:
     """Return why the spec cannot be done here, and what to do about it; None when it can."""
     spec = observed.endpoint.spec
-    if observed.tenant != spec.tenant:
+    if observed.namespace.tenant != spec.tenant:
         return (
             Reason.NAMESPACE_NOT_TENANT,
             f"label namespace {observed.endpoint.namespace} with the tenant {spec.tenant},"

@@ -14,6 +14,7 @@ from controlplane.crd.replica import Replica
 WORKSPACE = "workspace"  # the customer's container
 SANITIZE = "sanitize"  # checks the GPUs before it starts
 SCRUB = "scrub"  # checks them after it has gone
+TERMINATION_LOG = "/dev/termination-log"
 # A tenant's namespace admits no root, whatever the image's own user is.
 CUSTOMER_UID = 1000
 TOOLS_UID = 10001
@@ -81,7 +82,7 @@ def claim_name(endpoint: str) -> str:
 
 
 def _check(replica: Replica, settings: BareSettings, name: str) -> Object:
-    command = ["flashplane", "scrub"]
+    command = ["flashplane", "scrub", "--report-file", TERMINATION_LOG]
     if replica.spec.configuration.architecture == "cpu":
         command.append("--no-gpus")
     return {
@@ -89,7 +90,7 @@ def _check(replica: Replica, settings: BareSettings, name: str) -> Object:
         "image": settings.tools_image,
         "command": command,
         "resources": _resources(replica),
-        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePath": TERMINATION_LOG,
         "securityContext": {**_confined(TOOLS_UID), "readOnlyRootFilesystem": True},
     }
 

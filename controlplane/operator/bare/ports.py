@@ -40,7 +40,7 @@ def service(endpoint: GPUEndpoint, port: Port, owner: Object) -> Object:
     spec = {
         "type": "ClusterIP",
         "selector": {OWNER_LABEL: endpoint.name, "app.kubernetes.io/component": "bare"},
-        "ports": [{"name": port.name[:15], "port": 80, "targetPort": port.port}],
+        "ports": [{"name": port.name[:15], "port": 80, "targetPort": port.port, "protocol": "TCP"}],
     }
     return {
         "apiVersion": "v1",

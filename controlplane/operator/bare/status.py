@@ -1,12 +1,13 @@
 """What an endpoint's status says: pure, from what there is. Called by `plan`."""
 
 from controlplane.crd.base import timestamp
-from controlplane.crd.conditions import Condition, ConditionType, Reason, condition
+from controlplane.crd.conditions import Condition, ConditionType, Reason, Status, condition
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointStatus
 from controlplane.crd.replica import Phase, Replica
 from controlplane.operator.bare.observed import Observed
 from controlplane.operator.bare.ports import urls
+from controlplane.operator.tenants.namespace import isolation
 
 # An endpoint's word for its replica's phase.
 PHASES = {
@@ -80,10 +81,12 @@ def _conditions(
 ) -> list[Condition]:
     endpoint = observed.endpoint
 
-    def say(type: ConditionType, value: bool, reason: Reason, message: str = "") -> Condition:
+    def say(
+        kind: ConditionType, value: bool | Status, reason: Reason, message: str = ""
+    ) -> Condition:
         return condition(
             endpoint.status.conditions,
-            type,
+            kind,
             value,
             reason,
             message,
@@ -96,6 +99,7 @@ def _conditions(
     conditions = [
         say(ConditionType.READY, ready, why, message),
         say(ConditionType.ACCEPTED, problem is None, *accepted),
+        say(ConditionType.ISOLATION_ENFORCED, *isolation(observed.namespace)),
     ]
     replica = observed.replica
     if replica is not None and replica.status.phase is Phase.QUARANTINED:

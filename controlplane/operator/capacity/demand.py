@@ -9,15 +9,6 @@ from controlplane.crd.replica import ReplicaSpec
 from controlplane.operator.capacity.nodes import TENANT_TAINT, TOLERATED_TAINTS, Node, Taint
 from controlplane.operator.capacity.quantities import quantity
 
-# Labels by which clouds and autoscalers tell spot nodes.
-_SPOT_LABELS: Mapping[str, str] = {
-    "karpenter.sh/capacity-type": "spot",
-    "eks.amazonaws.com/capacityType": "SPOT",
-    "cloud.google.com/gke-spot": "true",
-    "kubernetes.azure.com/scalesetpriority": "spot",
-    "flashplane.io/spot": "true",
-}
-
 
 @dataclass(frozen=True)
 class Demand:
@@ -49,11 +40,8 @@ class Demand:
     def admits(self, node: Node) -> bool:
         """Whether a node may have it at all, whatever is free there."""
         return (
-            node.ready
-            and not node.unschedulable
-            and not node.quarantined
-            and node.notice(0.0) is None
-            and is_spot(node) == self.spot
+            node.usable
+            and node.spot == self.spot
             and all(node.labels.get(key) == value for key, value in self.selector.items())
             and all(self._tolerates(taint) for taint in node.taints)
         )
@@ -90,11 +78,6 @@ def needs_of(configuration: GPUConfiguration) -> Mapping[str, float]:
         "cpu": quantity(configuration.cpu),
         "memory": quantity(configuration.memory),
     }
-
-
-def is_spot(node: Node) -> bool:
-    """Whether its provider may take it away after a notice."""
-    return any(node.labels.get(key) == value for key, value in _SPOT_LABELS.items())
 
 
 def tolerations(spec: ReplicaSpec) -> list[Object]:

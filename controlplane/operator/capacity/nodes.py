@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from controlplane.cluster import Object
@@ -27,6 +28,14 @@ NOTICE_CONDITIONS: Mapping[str, float] = {
     "VMEventScheduled": 30.0,
     "PreemptionNotice": 30.0,
     "TerminationNotice": 30.0,
+}
+# Labels by which clouds and autoscalers tell spot nodes.
+SPOT_LABELS: Mapping[str, str] = {
+    "karpenter.sh/capacity-type": "spot",
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "cloud.google.com/gke-spot": "true",
+    "kubernetes.azure.com/scalesetpriority": "spot",
+    f"{GROUP}/spot": "true",
 }
 # Taints that nodes with GPUs, spot nodes among them, carry by convention; replicas tolerate them.
 TOLERATED_TAINTS = frozenset(
@@ -96,6 +105,21 @@ class Node:
     def quarantined(self) -> str:
         """Why nothing may be placed on it; empty: it may."""
         return self.annotations.get(QUARANTINE_ANNOTATION, "")
+
+    @cached_property
+    def usable(self) -> bool:
+        """Whether anything may be placed on it."""
+        return (
+            self.ready
+            and not self.unschedulable
+            and not self.quarantined
+            and self.notice(0.0) is None
+        )
+
+    @cached_property
+    def spot(self) -> bool:
+        """Whether its provider may take it away after a notice."""
+        return any(self.labels.get(key) == value for key, value in SPOT_LABELS.items())
 
     @property
     def out_of_service(self) -> bool:

@@ -33,39 +33,54 @@ class Machine:
 
 def place(demand: Demand, machines: Iterable[Machine]) -> tuple[Placement, ...]:
     """Return nodes for the whole of `demand`; empty when there are not enough."""
-    every = list(machines)
-    able = [machine for machine in every if _fits(demand, machine)]
     siblings: defaultdict[str, int] = defaultdict(int)
-    for machine in every:
-        siblings[_zone(machine)] += machine.owners.get(demand.owner, 0)
-    best: Sequence[Machine] = ()
-    best_rank: tuple[object, ...] = ()
-    for group in _groups(demand, able):
-        chosen = _pack(demand, group)
-        if not chosen:
-            continue
-        rank = (
-            siblings[_zone(chosen[0])],
-            len({_rack(machine) for machine in chosen}),
-            sum(machine.free[demand.resource] for machine in chosen),
-            chosen[0].node.name,
-        )
-        if not best or rank < best_rank:
-            best, best_rank = chosen, rank
-    return tuple(Placement(node=machine.node.name, gpus=demand.gpus_per_node) for machine in best)
+    able = []
+    for machine in machines:
+        if machine.owners and demand.owner in machine.owners:
+            siblings[_zone(machine)] += machine.owners[demand.owner]
+        if _fits(demand, machine):
+            able.append(machine)
+    chosen = _alone(demand, able, siblings) if demand.nodes == 1 else _gang(demand, able, siblings)
+    return tuple(Placement(node=it.node.name, gpus=demand.gpus_per_node) for it in chosen)
+
+
+def _alone(
+    demand: Demand, able: Sequence[Machine], siblings: Mapping[str, int]
+) -> Sequence[Machine]:
+    def rank(machine: Machine) -> tuple[int, float, str]:
+        here = siblings.get(_zone(machine), 0)
+        return here, machine.free[demand.resource], machine.node.name
+
+    return [min(able, key=rank)] if able else ()
+
+
+def _gang(
+    demand: Demand, able: Sequence[Machine], siblings: Mapping[str, int]
+) -> Sequence[Machine]:
+    def rank(chosen: Sequence[Machine]) -> tuple[int, int, float, str]:
+        here = siblings.get(_zone(chosen[0]), 0)
+        racks = len({_rack(machine) for machine in chosen})
+        free = sum(machine.free[demand.resource] for machine in chosen)
+        return here, racks, free, chosen[0].node.name
+
+    packed = [chosen for group in _groups(demand, able) if (chosen := _pack(demand, group))]
+    return min(packed, key=rank, default=())
 
 
 def _fits(demand: Demand, machine: Machine) -> bool:
-    enough = all(
-        machine.free.get(name, 0.0) >= need
-        for name, need in demand.needs.items()
+    free = machine.free
+    if free.get(demand.resource, 0.0) < demand.needs[demand.resource]:
+        return False
+    for name, need in demand.needs.items():
         # A machine that does not count its cores or memory does not limit them.
-        if name == demand.resource or name in machine.node.allocatable
-    )
-    return enough and demand.admits(machine.node) and _isolated(demand, machine)
+        if name in machine.node.allocatable and free[name] < need:
+            return False
+    return demand.admits(machine.node) and _isolated(demand, machine)
 
 
 def _isolated(demand: Demand, machine: Machine) -> bool:
+    if not machine.tenants and not machine.foreign:
+        return True
     others = {tenant: alone for tenant, alone in machine.tenants.items() if tenant != demand.tenant}
     if demand.alone:
         return not others and not machine.foreign
@@ -74,8 +89,6 @@ def _isolated(demand: Demand, machine: Machine) -> bool:
 
 def _groups(demand: Demand, able: Sequence[Machine]) -> Iterable[Sequence[Machine]]:
     """Yield the sets of machines among which one replica may be divided."""
-    if demand.nodes == 1:
-        return [[machine] for machine in able]
     groups: defaultdict[tuple[str, str], list[Machine]] = defaultdict(list)
     for machine in able:
         domain = machine.node.labels.get(DOMAIN_LABEL, "")

@@ -96,8 +96,9 @@ def _short(fleet: Fleet, now: float) -> set[str]:
 def pause_seconds(fleet: Fleet, revision: str, now: float, *, proven: bool) -> float:
     """Return how long no replica of a revision is made after it failed to start.
 
-    Doubled with every failure that is still there; infinite after one that cannot get better, if
-    the revision has never served. Missing GPUs do not count: the next configuration is tried.
+    Doubled with every failure that is still there, so at most with every slot; infinite after one
+    that cannot get better, if the revision has never served. Missing GPUs do not count: the next
+    configuration is tried.
     """
     failures = [it for it in fleet.failed(revision) if not _lacked_gpus(it)]
     if not proven and any(is_final(it) for it in failures):

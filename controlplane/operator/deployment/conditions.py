@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from controlplane.crd.conditions import Condition, ConditionType, Reason, Status, condition
 from controlplane.crd.replica import Phase
-from controlplane.operator.deployment import tenant
 from controlplane.operator.deployment.acceptance import Refusal, passed_over
 from controlplane.operator.deployment.choice import is_waiting
 from controlplane.operator.deployment.fleet import Fleet, is_fresh
 from controlplane.operator.deployment.observed import Observed
 from controlplane.operator.deployment.rollout import Course
 from controlplane.operator.deployment.slots import all_slots
+from controlplane.operator.tenants.namespace import isolation
 
 
 class Word(NamedTuple):
@@ -225,20 +225,8 @@ def _scaling(scene: Scene) -> Iterator[Word]:
 
 
 def _isolation(scene: Scene) -> Iterator[Word]:
-    kind, namespace = ConditionType.ISOLATION_ENFORCED, scene.observed.namespace
-    if scene.observed.deployment.spec.path != "dedicated":
-        return
-    if namespace.live is None:
-        yield Word(kind, "Unknown", Reason.STALE, "the namespace could not be read")
-        return
-    gone = [
-        f"{resource.kind} {body['metadata']['name']}"
-        for resource, body in tenant.missing(namespace)
-    ]
-    if gone:
-        yield Word(kind, "False", Reason.STARTING, f"being put in place: {', '.join(gone)}")
-    else:
-        yield Word(kind, "True", Reason.AS_WANTED)
+    if scene.observed.deployment.spec.path == "dedicated":
+        yield Word(ConditionType.ISOLATION_ENFORCED, *isolation(scene.observed.namespace))
 
 
 _STUCK_PHASES = (Phase.STOPPING, Phase.SCRUBBING, Phase.QUARANTINED)

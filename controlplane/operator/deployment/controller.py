@@ -13,7 +13,6 @@ from typing import NamedTuple
 from controlplane.cluster import Object
 from controlplane.crd.base import OWNER_LABEL
 from controlplane.crd.configuration import GPUConfiguration
-from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.inference import InferenceDeployment
 from controlplane.crd.replica import Replica
 from controlplane.operator.actions import Apply, Plan
@@ -21,16 +20,16 @@ from controlplane.operator.capacity.stock import Stock
 from controlplane.operator.deployment.broken import plan_broken
 from controlplane.operator.deployment.fleet import measured_start_seconds
 from controlplane.operator.deployment.history import History
-from controlplane.operator.deployment.namespaces import Namespaces, quota
 from controlplane.operator.deployment.observed import START_SECONDS, Observed
 from controlplane.operator.deployment.plan import plan
 from controlplane.operator.deployment.pools import pool_record
 from controlplane.operator.deployment.scaling import remember
 from controlplane.operator.deployment.verdict import verdicts
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
 from controlplane.operator.runtime.queue import WorkQueue
 from controlplane.operator.signals import Signals
+from controlplane.operator.tenants.reading import Namespaces
 from controlplane.registry.pools import Pool
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 BY_OWNER = "owner"  # index of replicas
 
@@ -46,7 +45,6 @@ class Caches:
     """What a deployment's rounds read; `replicas` has the index BY_OWNER."""
 
     deployments: Cache[InferenceDeployment]
-    endpoints: Cache[GPUEndpoint]
     replicas: Cache[Replica]
     namespaces: Cache[Object]
 
@@ -152,11 +150,7 @@ class DeploymentRounds:
             catalogue=catalogue,
             verdicts=verdicts(deployment.spec, catalogue),
             stock=_Left(self.stock, catalogue),
-            namespace=self.namespaces.facts(
-                deployment.namespace,
-                self.caches.namespaces.body("", deployment.namespace),
-                self._quota(deployment.namespace),
-            ),
+            namespace=self.namespaces.facts(deployment.namespace),
             signals=self.signals(),
             start_seconds=measured or (memory.start_seconds if memory else None),
             refused=self.queue.last_error(key),
@@ -190,13 +184,6 @@ class DeploymentRounds:
             slot = name.removeprefix(f"{deployment.name}-")
             if name not in own and slot.isdecimal():
                 yield int(slot)
-
-    def _quota(self, namespace: str) -> dict[str, int]:
-        return quota(
-            self.caches.deployments.list(namespace),
-            self.caches.endpoints.list(namespace),
-            self.catalogue(),
-        )
 
     # Who asks for rounds.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from controlplane.operator.deployment.judgement import NONE, Evidence
 
 EVIDENCE_SECONDS = 60.0  # what gateways' latencies cover
+GAP_SECONDS = 60.0  # not looked at for longer: what was asked meanwhile is not known
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,17 @@ class History:
 
     Attributes:
         since: the beginning of what was seen without a gap.
+        seen_at: the last look.
         loads: (moment, requests held and in flight), oldest first; each holds since the one before.
         wanted: (moment, replicas) that may still be the most of the stabilisation window: falling.
         busy_at: the last moment with a request, a loading replica or a missing signal.
         step: the rollout's step that `candidate` and `current` are evidence of.
-        evidence_since: since when they are.
+        evidence_since: since when they are, without a missing report.
         evidence_at: the end of the last minute that was added to them.
     """
 
     since: float
+    seen_at: float = 0.0
     loads: tuple[tuple[float, float], ...] = ()
     wanted: tuple[tuple[float, int], ...] = ()
     busy_at: float = 0.0
@@ -33,6 +36,12 @@ class History:
     evidence_at: float = 0.0
     candidate: Evidence = NONE
     current: Evidence = NONE
+
+    def looked_at(self, now: float) -> "History":
+        """Return it at another look; after a gap all windows begin anew."""
+        if now - self.seen_at <= GAP_SECONDS:
+            return replace(self, seen_at=now)
+        return replace(self, since=now, seen_at=now, busy_at=now, loads=())
 
     def with_load(self, now: float, load: float, *, keep_seconds: float) -> "History":
         """Return it with one more sample; those before the window go, but for the first."""

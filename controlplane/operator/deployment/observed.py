@@ -6,13 +6,13 @@ Missing is not zero: what could not be read is None or absent, and nothing is gi
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from controlplane.cluster import Object, Resource
 from controlplane.crd.conditions import Reason
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.inference import InferenceDeployment
 from controlplane.crd.replica import Replica
 from controlplane.operator.deployment.history import History
 from controlplane.operator.signals import Signals
+from controlplane.operator.tenants.namespace import Namespace
 
 START_SECONDS = 180.0  # of a cold start that nobody has measured or estimated yet
 
@@ -34,23 +34,6 @@ class Verdict:
     inflight: int = 1
     start_seconds: float | None = None
     max_model_len: int = 0
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """The deployment's namespace.
-
-    Attributes:
-        tenant: whose it is by its label; empty: nobody's.
-        terminating: it is being deleted, or gone.
-        wanted: what must be in it, from `manifests.tenant`.
-        live: what is in it, by plural and name; None: not read.
-    """
-
-    tenant: str = ""
-    terminating: bool = False
-    wanted: tuple[tuple[Resource, Object], ...] = ()
-    live: Mapping[tuple[str, str], Object] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from controlplane.crd.conditions import Reason
 from controlplane.crd.inference import InferenceDeployment, InferenceDeploymentStatus
 from controlplane.crd.replica import Phase
 from controlplane.operator.actions import Action, ApplyStatus, Emit, Patch, Plan
-from controlplane.operator.deployment import crew, law, replicas, tenant
+from controlplane.operator.deployment import crew, law, replicas
 from controlplane.operator.deployment.acceptance import Refusal, refusal
 from controlplane.operator.deployment.choice import is_waiting, pause_seconds
 from controlplane.operator.deployment.conditions import Scene
@@ -22,6 +22,7 @@ from controlplane.operator.deployment.rollout import Course, course
 from controlplane.operator.deployment.scaling import decide, missing_signals
 from controlplane.operator.deployment.status import status
 from controlplane.operator.deployment.windows import next_change
+from controlplane.operator.tenants.namespace import missing, repairs
 
 TICK_SECONDS = 1.0  # while load or a rollout is followed
 WAIT_SECONDS = 5.0  # while GPUs are waited for
@@ -41,8 +42,8 @@ def plan(observed: Observed, now: float) -> Plan:
     way = course(observed, fleet, desired, now)
     proven = deployment.status.proven and way.current == deployment.status.current_revision
     pause = pause_seconds(fleet, way.current, now, proven=proven)
-    missing = deployment.spec.scaling is not None and missing_signals(observed, now)
-    scene = Scene(observed, fleet, desired, closed, None, way, missing, pause)
+    blind = deployment.spec.scaling is not None and missing_signals(observed, now)
+    scene = Scene(observed, fleet, desired, closed, None, way, blind, pause)
     written = _status(deployment, status(scene, decision, now))
     moved = (way.current, way.rollout) != (
         deployment.status.current_revision,
@@ -51,7 +52,7 @@ def plan(observed: Observed, now: float) -> Plan:
     why = Reason.STOPPED if closed else Reason.SCALING
     actions: list[Action] = [
         *_finalizer(deployment),
-        *tenant.repairs(observed.namespace),
+        *repairs(observed.namespace),
         *crew.weigh(fleet, way),
         *(written if moved else ()),
         *crew.drain(observed, fleet, way, why, now),
@@ -75,11 +76,7 @@ def _again_in_seconds(
         waits.append(TICK_SECONDS)
     if observed.namespace.wanted:
         waits.append(ISOLATION_SECONDS)
-    if (
-        any(is_waiting(it) for it in fleet.live)
-        or fleet.ended
-        or tenant.missing(observed.namespace)
-    ):
+    if any(is_waiting(it) for it in fleet.live) or fleet.ended or missing(observed.namespace):
         waits.append(WAIT_SECONDS)
     if 0 < pause < float("inf"):
         waits.append(pause)

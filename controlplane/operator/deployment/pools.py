@@ -107,10 +107,8 @@ class PoolPublisher:
         """Tell everything once; return whether the store took it."""
         records = self._records()
         try:
-            for name, record in records.items():
-                TABLE.publish(self._store, name, record)
-            for name in self._told - records.keys():
-                TABLE.withdraw(self._store, name)
+            TABLE.publish_all(self._store, records)
+            TABLE.withdraw(self._store, *sorted(self._told - records.keys()))
         except redis.RedisError:
             return False
         self._told = set(records)

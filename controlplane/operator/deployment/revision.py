@@ -19,8 +19,13 @@ def template(spec: InferenceDeploymentSpec) -> Template:
 
 
 def revision(of: Template) -> str:
-    """Return a template's short hash: equal for equal templates, on every machine."""
-    return hashlib.sha256(json.dumps(of.wire(), sort_keys=True).encode()).hexdigest()[:10]
+    """Return a template's short hash: equal for equal templates, on every machine.
+
+    What has its default value is left out, so that an operator whose types have one field more
+    does not take every deployment for changed.
+    """
+    said = of.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def endpoint(deployment: InferenceDeployment, model: str) -> str:

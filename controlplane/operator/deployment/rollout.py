@@ -173,8 +173,11 @@ def _fault(observed: Observed, fleet: Fleet, rollout: RolloutStatus, now: float)
     candidates = fleet.of(rollout.revision)
     if rollout.step_started_at is None:
         late = now - seconds(rollout.started_at) > spec.start_seconds
-        serving = any(it.status.phase is Phase.SERVING for it in candidates)
-        return f"none served within {spec.start_seconds:g} seconds" if late and not serving else ""
+        if not late or any(it.status.phase is Phase.SERVING for it in candidates):
+            return ""
+        failed = [it.status.failure for it in fleet.failed(rollout.revision)]
+        last = f"; the last failure: {failed[-1].reason}" if failed and failed[-1] else ""
+        return f"none served within {spec.start_seconds:g} seconds{last}"
     if candidates and all(it.status.phase is Phase.DEGRADED for it in candidates):
         return "it stopped answering"
     return _compared(observed, fleet, candidates, now)

@@ -27,10 +27,12 @@ def remember(observed: Observed, now: float) -> Observed:
     """Return it with this moment added to its history."""
     scaling, history = observed.deployment.spec.scaling, observed.history
     fleet = sort(observed)
-    history = _with_evidence(history, observed, fleet, now)
+    asked = _demand(observed, fleet, now)
+    history = _with_evidence(history.looked_at(now), observed, fleet, now)
+    if not asked.complete:
+        history = replace(history, evidence_since=now, evidence_at=now)
     if scaling is None:
         return replace(observed, history=history)
-    asked = _demand(observed, fleet, now)
     if asked.load is not None:
         history = history.with_load(now, asked.load, keep_seconds=scaling.panic_seconds)
     history = replace(history, busy_at=_busy_at(history, fleet, asked, now))
@@ -45,7 +47,7 @@ def remember(observed: Observed, now: float) -> Observed:
 
 def _busy_at(history: History, fleet: Fleet, asked: Demand, now: float) -> float:
     """Return the moment from which idle time counts: at the earliest that of the last start."""
-    if asked.load or asked.held or not asked.complete or fleet.loading or not history.busy_at:
+    if asked.load or asked.held or not asked.complete or fleet.loading:
         return now
     starts = (seconds(it.status.serving_since) for it in fleet.live if it.status.serving_since)
     return max(history.busy_at, *starts, history.busy_at)

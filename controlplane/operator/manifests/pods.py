@@ -164,6 +164,8 @@ def _environment(place: Place) -> list[Object]:
         # user of our number, and some libraries ask for the name.
         {"name": "HOME", "value": "/tmp"},
         {"name": "USER", "value": "flashplane"},
+        # Everything it needs is in the folder; asking a hub would end in the network policy.
+        {"name": "HF_HUB_OFFLINE", "value": "1"},
     ]
     if place.token:
         reference = {"name": TOKEN_SECRET, "key": TOKEN_KEY}

@@ -132,14 +132,7 @@ def _within(wanted: object, current: object) -> bool:
 
 def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
     engines, bare = {COMPONENT_LABEL: ENGINE}, {COMPONENT_LABEL: BARE}
-    callers = {
-        "namespaceSelector": _labelled({_NAMESPACE_NAME: settings.release_namespace}),
-        "podSelector": {
-            "matchExpressions": [
-                {"key": COMPONENT_LABEL, "operator": "In", "values": ["gateway", "operator"]}
-            ]
-        },
-    }
+    callers = _of_release(settings, "gateway", "operator")
     resolver = {
         "namespaceSelector": _labelled({_NAMESPACE_NAME: "kube-system"}),
         "podSelector": _labelled({"k8s-app": "kube-dns"}),
@@ -171,11 +164,24 @@ def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
         ),
         _policy(namespace, "internet-from-bare", bare, ["Egress"], egress=[{"to": _internet()}]),
     ]
+    # The SSH gateway forwards to declared ports only; the ingress knows no others.
+    sources = [_of_release(settings, "ssh-gateway")] if settings.ssh_account else []
     if settings.ingress_namespace:
         source = _labelled({_NAMESPACE_NAME: settings.ingress_namespace})
-        rule = {"from": [{"namespaceSelector": source}]}
+        sources.append({"namespaceSelector": source})
+    if sources:
+        rule = {"from": sources}
         policies.append(_policy(namespace, "ports-of-bare", bare, ["Ingress"], ingress=[rule]))
     return policies
+
+
+def _of_release(settings: TenantSettings, *components: str) -> Object:
+    """Return the pods of the release's components, as a peer of a policy."""
+    chosen = {"key": COMPONENT_LABEL, "operator": "In", "values": list(components)}
+    return {
+        "namespaceSelector": _labelled({_NAMESPACE_NAME: settings.release_namespace}),
+        "podSelector": {"matchExpressions": [chosen]},
+    }
 
 
 def _policy(

@@ -20,7 +20,7 @@ from controlplane.operator.actions import (
     Plan,
 )
 from controlplane.operator.health.verdict import quarantine
-from controlplane.operator.replica import drain, steps
+from controlplane.operator.replica import drain, ends, moves, steps
 from controlplane.operator.replica.conditions import CLEANUP_SECONDS, with_conditions
 from controlplane.operator.replica.ending import node_lost_in_seconds
 from controlplane.operator.replica.observed import Observed
@@ -94,7 +94,7 @@ def _start(observed: Observed, now: float) -> Iterator[Action]:
 
 
 def _starts_at(status: ReplicaStatus) -> float:
-    return steps.since(status) + steps.backoff_seconds(status.attempts)
+    return moves.since(status) + moves.backoff_seconds(status.attempts)
 
 
 def _stop(observed: Observed) -> Iterator[Action]:
@@ -128,7 +128,7 @@ def _scrub(observed: Observed) -> Iterator[Action]:
             if not node.quarantined:
                 yield quarantine(node.name, why)
         yield from _delete_all(observed, observed.all_pods)
-    elif observed.status.scrub is not None:
+    elif observed.status.scrub is not None or not ends.must_scrub(observed):
         yield from _delete_all(observed, observed.all_pods)
     else:
         there = {pod["metadata"]["name"] for pod in observed.all_pods}
@@ -171,14 +171,14 @@ def _again_in_seconds(observed: Observed, now: float) -> float | None:
     if status.phase is Phase.RESERVED:
         assert status.reserved_until is not None
         moments += [seconds(status.reserved_until), _starts_at(status)]
-    began = steps.since(status)
+    began = moves.since(status)
     if status.phase is Phase.STOPPING and observed.makers:
-        moments.append(began + steps.SETTLE_SECONDS)
+        moments.append(began + ends.SETTLE_SECONDS)
     lasting = {
         Phase.PROBING: steps.PROBE_SECONDS,
         Phase.DEGRADED: steps.DEGRADED_SECONDS,
         Phase.STOPPING: CLEANUP_SECONDS,
-        Phase.SCRUBBING: steps.SCRUB_SECONDS,
+        Phase.SCRUBBING: ends.SCRUB_SECONDS,
     }
     if status.phase in lasting:
         moments.append(began + lasting[status.phase])

@@ -6,33 +6,28 @@ any of these > Draining > Stopping > [Scrubbing >] Released | Failed | Quarantin
 Stopping > Reserved: another try on the same GPUs
 ```
 
-Stopping ends in Failed if a failure was noted, in Released if `drained_by` was, else in another
-try. Both are written before the first pod is deleted, so that a restart forgets nothing.
+What follows Draining is in `ends`.
 """
 
 import math
 from collections.abc import Callable, Mapping
 
-from controlplane.crd.base import GROUP, seconds, timestamp
+from controlplane.crd.base import seconds, timestamp
 from controlplane.crd.conditions import Reason
-from controlplane.crd.replica import Failure, Phase, ReplicaStatus, Stage
+from controlplane.crd.replica import Failure, Phase, ReplicaStatus
 from controlplane.operator.health.table import Action
-from controlplane.operator.replica import drain
+from controlplane.operator.replica import drain, ends
 from controlplane.operator.replica.ending import Ending, asked, ending, gpu_verdict
+from controlplane.operator.replica.moves import PENDING_SECONDS, moved, reserved, since
 from controlplane.operator.replica.observed import Observed
 from controlplane.operator.replica.pods import address, restarts_itself, started_at
 
 MAX_ATTEMPTS = 3  # sets of pods
 IN_PLACE_RESTARTS = 3  # that the kubelet makes of one pod's containers before others are made
-PENDING_SECONDS = 300.0  # from a reservation to pods on nodes
 PROBE_SECONDS = 300.0  # from ready pods to a completed generation
 DEGRADED_SECONDS = 120.0  # without an answer until the engine is started anew
 STABLE_SECONDS = 600.0  # served for so long, earlier crashes are forgotten
-SCRUB_SECONDS = 900.0
-SETTLE_SECONDS = 5.0  # until what makes pods, once deleted, makes none any more
 ENGINE_PORT = 8000
-MAX_STAGES = 24
-PROVEN_CLEAN_ANNOTATION = f"{GROUP}/proven-clean"  # a person vouches for quarantined GPUs
 
 STARTING = (Phase.RESERVED, Phase.SCHEDULED, Phase.FETCHING, Phase.LOADING, Phase.PROBING)
 
@@ -47,28 +42,6 @@ def advance(observed: Observed, now: float) -> ReplicaStatus:
     raise AssertionError(f"phases go round in a circle, at {observed.status.phase}")
 
 
-def moved(status: ReplicaStatus, phase: Phase, now: float, **changes: object) -> ReplicaStatus:
-    """Return a status in another phase, with the time that the last one took."""
-    if phase == status.phase:
-        return status.model_copy(update=changes)
-    stages = list(status.stages)
-    if status.phase_since is not None:
-        taken = max(0.0, round(now - seconds(status.phase_since), 1))
-        stages.append(Stage(phase=status.phase, seconds=taken))
-    fixed = {"phase": phase, "phase_since": timestamp(now), "stages": stages[-MAX_STAGES:]}
-    return status.model_copy(update={**fixed, **changes})
-
-
-def since(status: ReplicaStatus) -> float:
-    """Return when the phase began, seconds since 1970 UTC; 0 before the first was written."""
-    return 0.0 if status.phase_since is None else seconds(status.phase_since)
-
-
-def backoff_seconds(attempt: int) -> float:
-    """Return how long the start number `attempt` waits: 0, 10, 20, 40, ... at most 300 s."""
-    return 0.0 if attempt <= 1 else min(300.0, 10.0 * 2 ** (attempt - 2))
-
-
 def _pending(observed: Observed, now: float) -> ReplicaStatus:
     status = observed.status
     if status.phase_since is None:
@@ -77,15 +50,7 @@ def _pending(observed: Observed, now: float) -> ReplicaStatus:
         return moved(status, Phase.STOPPING, now, drained_by=drain.UNSERVED)
     if not observed.offer:
         return status
-    return _reserved(status, now, placements=list(observed.offer))
-
-
-def _reserved(status: ReplicaStatus, now: float, **changes: object) -> ReplicaStatus:
-    attempts = status.attempts + 1
-    until = timestamp(math.ceil(now + backoff_seconds(attempts) + PENDING_SECONDS))
-    return moved(
-        status, Phase.RESERVED, now, attempts=attempts, reserved_until=until, url="", **changes
-    )
+    return reserved(status, now, placements=list(observed.offer))
 
 
 def _starting(observed: Observed, now: float) -> ReplicaStatus:
@@ -213,87 +178,6 @@ def _must_restart(observed: Observed, now: float) -> bool:
     )
 
 
-def _draining(observed: Observed, now: float) -> ReplicaStatus:
-    status, cause = observed.status, ending(observed, now)
-    why = drain.drained_by(observed, status, cause, now)
-    if not why and (observed.pods_missing or observed.progress.reason is not None):
-        why = drain.GONE
-    if why:
-        return moved(status, Phase.STOPPING, now, drained_by=why)
-    until = drain.deadline(observed, cause, since(status))
-    return status.model_copy(update={"drain_deadline": timestamp(math.ceil(until))})
-
-
-def _stopping(observed: Observed, now: float) -> ReplicaStatus:
-    status = observed.status
-    if not status.drained_by and status.failure is None and ending(observed, now) is not None:
-        status = status.model_copy(update={"drained_by": drain.GONE})
-    if observed.pods or (observed.makers and now - since(status) < SETTLE_SECONDS):
-        return status
-    if _must_scrub(observed.at(status)):
-        return moved(status, Phase.SCRUBBING, now, scrub=None)
-    return _over(status, now)
-
-
-def _must_scrub(observed: Observed) -> bool:
-    """Whether somebody else's code ran on GPUs that still exist and will be given to others."""
-    status = observed.status
-    if not observed.workload.needs_scrub or _tries_again(status):
-        return False
-    ran = any(stage.phase not in (Phase.PENDING, Phase.RESERVED) for stage in status.stages)
-    return ran and any(placement.node in observed.nodes for placement in status.placements)
-
-
-def _tries_again(status: ReplicaStatus) -> bool:
-    return status.failure is None and not status.drained_by
-
-
-def _over(status: ReplicaStatus, now: float) -> ReplicaStatus:
-    if _tries_again(status):
-        return _reserved(status, now)
-    phase = Phase.RELEASED if status.failure is None else Phase.FAILED
-    return moved(
-        status, phase, now, placements=[], url="", reserved_until=None, drain_deadline=None
-    )
-
-
-def _scrubbing(observed: Observed, now: float) -> ReplicaStatus:
-    status = observed.status
-    if not _must_scrub(observed):
-        return status if observed.all_pods else _over(status, now)
-    if observed.namespace_terminating:
-        # Nothing can be made here any more: `plan` takes the nodes out of use instead.
-        kept = any(not node.quarantined for node in observed.nodes.values())
-        return status if observed.all_pods or kept else _over(status, now)
-    if status.scrub is None:
-        proof = observed.workload.scrub_proof(observed.replica, observed.scrub_pods, now)
-        if proof is not None:
-            return status.model_copy(update={"scrub": proof})
-        late = now - since(status) >= SCRUB_SECONDS
-        return moved(status, Phase.QUARANTINED, now) if late else status
-    if not status.scrub.ok:
-        return moved(status, Phase.QUARANTINED, now)
-    return status if observed.all_pods else _over(status, now)
-
-
-def _quarantined(observed: Observed, now: float) -> ReplicaStatus:
-    vouched = PROVEN_CLEAN_ANNOTATION in observed.replica.annotations
-    if (vouched or not _must_scrub(observed)) and not observed.all_pods:
-        return _over(observed.status, now)
-    return observed.status
-
-
-def _released(observed: Observed, now: float) -> ReplicaStatus:
-    return observed.status
-
-
-def _given_up(observed: Observed, now: float) -> ReplicaStatus:
-    """Failed: it stays, to tell why, until its owner or a person lets it go."""
-    if asked(observed) is not None and not observed.all_pods:
-        return moved(observed.status, Phase.RELEASED, now)
-    return observed.status
-
-
 def _unserved(observed: Observed, cause: Ending, now: float) -> ReplicaStatus:
     if asked(observed) is not None:
         return moved(observed.status, Phase.STOPPING, now, drained_by=drain.UNSERVED)
@@ -324,10 +208,10 @@ _STEPS: Mapping[Phase, Callable[[Observed, float], ReplicaStatus]] = {
     **dict.fromkeys(STARTING, _starting),
     Phase.SERVING: _alive,
     Phase.DEGRADED: _alive,
-    Phase.DRAINING: _draining,
-    Phase.STOPPING: _stopping,
-    Phase.SCRUBBING: _scrubbing,
-    Phase.RELEASED: _released,
-    Phase.FAILED: _given_up,
-    Phase.QUARANTINED: _quarantined,
+    Phase.DRAINING: ends.draining,
+    Phase.STOPPING: ends.stopping,
+    Phase.SCRUBBING: ends.scrubbing,
+    Phase.RELEASED: ends.released,
+    Phase.FAILED: ends.given_up,
+    Phase.QUARANTINED: ends.quarantined,
 }

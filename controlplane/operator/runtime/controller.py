@@ -12,7 +12,6 @@ from typing import Any
 
 from controlplane.cluster import ClusterError, Forbidden, Invalid, Unreachable
 from controlplane.operator.actions import Plan
-from controlplane.operator.runtime.cache import Cache, Change, Key
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.metrics import (
     QUEUED_KEYS,
@@ -21,6 +20,7 @@ from controlplane.operator.runtime.metrics import (
     WAITED_SECONDS,
 )
 from controlplane.operator.runtime.queue import WorkQueue
+from controlplane.watching.cache import Cache, Change, Key
 
 MOOT_SECONDS = 30.0  # until a look at what seemed to have gone, should no change tell
 _log = logging.getLogger(__name__)
@@ -106,16 +106,18 @@ class Controller:
             # What passes by itself is no news for a status.
             told = str(error) if isinstance(error, Forbidden | Invalid) else ""
             self.queue.failed(key, told, at_least_seconds=wait)
-            self._tell("round_failed", key, type(error).__name__)
+            fields = self._fields(key) | {"reason": type(error).__name__}
+            # These do not go away by waiting: somebody has to see to them.
+            lasting = isinstance(error, Invalid | Forbidden)
+            _log.log(logging.WARNING if lasting else logging.INFO, "round_failed", extra=fields)
             return type(error).__name__
         except Exception as error:
             # The workers' entry: a defect met by one object must not end the rounds of the others.
             self.queue.failed(key, f"defect: {type(error).__name__}")
-            _log.exception("round_broke", extra={"controller": self.name, "key": "/".join(key)})
+            _log.exception("round_broke", extra=self._fields(key))
             return "defect"
         self.queue.done(key, plan.again_in_seconds if done else MOOT_SECONDS)
         return "ok" if done else "moot"
 
-    def _tell(self, event: str, key: Key, reason: str) -> None:
-        fields = {"controller": self.name, "key": "/".join(key), "reason": reason}
-        _log.info(event, extra=fields)
+    def _fields(self, key: Key) -> dict[str, str]:
+        return {"controller": self.name, "key": "/".join(key)}

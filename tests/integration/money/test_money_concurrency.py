@@ -2,16 +2,22 @@
 
 import random
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from sqlalchemy import select
 from support.shop import MISS_P, OUTPUT_P, Customer, Shop, cost_p
 
 from controlplane.accounts.bounds import HoldPlan
-from controlplane.billing import settlement
+from controlplane.billing import gpu_time, settlement
+from controlplane.deployments.models import GpuInterval
 from controlplane.errors import InsufficientBalance
+from controlplane.pricing import gpu
+from controlplane.registry.leases import Lease
 from controlplane.usage.records import TokenUsage
 
 ONE_HOLD_P = 100 * MISS_P + 10 * OUTPUT_P
@@ -89,3 +95,50 @@ def test_gateways_settlers_and_top_ups_together_stay_exact(shop: Shop) -> None:
     for customer in storm.customers:
         expected_p = 60 * ONE_HOLD_P + 20 - storm.spent_p[customer]
         assert shop.balance(customer).balance_p == expected_p
+
+
+def test_gpu_time_and_tokens_share_an_account_without_overdrawing_it(shop: Shop) -> None:
+    """Meters race gateways for the last of the money: never negative, exact, nothing paid twice."""
+    storm = Storm(shop)
+    start = datetime(2040, 1, 1, tzinfo=UTC)
+    lives = [(uuid.uuid4(), customer) for customer in storm.customers for _ in range(2)]
+    with shop.sessions.begin() as session:
+        gpu.publish(
+            session, configuration="g", kind="on_demand", rate_p_per_hour=100 * ONE_HOLD_P + 7
+        )
+
+    def proofs(seconds: float) -> list[Lease]:
+        began = start.timestamp()
+        return [
+            Lease(
+                uid=str(uid),
+                replica="r",
+                deployment="n/d",
+                path="bare",
+                tenant_id=str(customer.tenant_id),
+                configuration="g",
+                gpus=1,
+                spot=False,
+                alive_since=began,
+                published_at=began + seconds,
+            )
+            for uid, customer in lives
+        ]
+
+    def meter() -> None:
+        for minute in range(1, 40):
+            now = start + timedelta(minutes=minute)
+            with shop.sessions.begin() as session:
+                gpu_time.extend(session, proofs(60 * minute), now)
+            with shop.sessions.begin() as session:
+                gpu_time.charge(session, now, limit=3)
+
+    at_once(storm.traffic, storm.settler, meter, meter)
+    shop.settle()
+    end = start + timedelta(hours=2)
+    with shop.sessions.begin() as session:
+        while gpu_time.charge(session, end):
+            pass
+        intervals = session.scalars(select(GpuInterval)).all()
+    assert {interval.billed_ms for interval in intervals} == {39 * 60_000}
+    assert shop.books().violations == []

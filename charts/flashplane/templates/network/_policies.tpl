@@ -12,7 +12,7 @@ spec:
       {{- include "flashplane.selector" . | nindent 6 }}
 {{- end -}}
 
-{{- /* Where a component may connect to. Takes (list $ wants...): database, redis, apiServer, engines. */ -}}
+{{- /* Where a component may connect to. Takes (list $ wants...): database, redis, apiServer, engines, bare. */ -}}
 {{- define "flashplane.egress" -}}
 {{- $values := (index . 0).Values -}}
 {{- $wants := rest . -}}
@@ -49,6 +49,15 @@ egress:
             - {key: flashplane.io/replica, operator: Exists}
     ports:
       - {port: 8000, protocol: TCP}
+  {{- end }}
+  {{- if has "bare" $wants }}
+  # Forwarded ports of customers' containers; the gateway opens declared ones alone.
+  - to:
+      - namespaceSelector:
+          matchExpressions:
+            - {key: flashplane.io/tenant, operator: Exists}
+        podSelector:
+          matchLabels: {app.kubernetes.io/component: bare}
   {{- end }}
 {{- end -}}
 

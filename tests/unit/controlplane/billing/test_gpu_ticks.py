@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.billing.gpu_ticks import LONGEST_TICK_MS, begun, extended, tick
+from controlplane.billing.gpu_ticks import LONGEST_TICK_MS, Life, extended, tick
 from controlplane.pricing.rating import gpu_time_p
 
 rates = st.integers(0, 10**16)
@@ -45,8 +45,8 @@ moments = st.integers(0, 10_000)
 @given(st.lists(st.tuples(moments, moments).map(sorted), min_size=1, max_size=20))
 def test_a_millisecond_counts_once_and_only_if_proven(proofs: list[list[int]]) -> None:
     proofs.sort(key=lambda proof: proof[1])
-    life = begun(*proofs[0])
-    for since_ms, until_ms in proofs[1:]:
+    life = Life(0, proofs[0][0])
+    for since_ms, until_ms in proofs:
         again = extended(life, since_ms, until_ms)
         assert extended(again, since_ms, until_ms) == again
         life = again
@@ -60,7 +60,7 @@ def test_an_unbroken_life_is_proven_whole_however_few_proofs_arrive(
     since_ms: int, published_ms: list[int]
 ) -> None:
     until_ms = [since_ms + it for it in sorted(published_ms)]
-    life = begun(since_ms, until_ms[0])
-    for it in until_ms[1:]:
+    life = Life(0, since_ms)
+    for it in until_ms:
         life = extended(life, since_ms, it)
     assert life.proven_ms == until_ms[-1] - since_ms

@@ -19,7 +19,7 @@ from controlplane.deployments.models import Deployment, GpuInterval
 from controlplane.pricing import gpu
 from controlplane.registry.leases import Lease
 
-START = 1_790_000_000.0
+START = 1_900_000_000.0  # after the orders that tests make
 RATE_P = 7_201_003_600_007  # an hour is no multiple of it
 USD = 10**12
 
@@ -140,6 +140,13 @@ def test_a_store_that_was_down_costs_no_proof(meter: Meter) -> None:
     meter.see(meter.proof(uid, 0, 3600))
     meter.charge()
     assert meter.balance_p() == 100 * USD - RATE_P
+
+
+def test_nothing_is_billed_from_before_it_was_ordered(meter: Meter) -> None:
+    uid = uuid.uuid4()
+    meter.see(meter.proof(uid, -START, 60))
+    ordered_at = meter.deployment.created_at.timestamp()
+    assert meter.interval(uid).proven_ms == int((START + 60) * 1000) - round(ordered_at * 1000)
 
 
 def test_a_proof_from_the_future_proves_nothing_beyond_now(meter: Meter) -> None:

@@ -148,6 +148,15 @@ def test_a_refusal_is_told_and_not_repeated_at_once(projector: Projector, faults
     assert projector.row(row).refusal is None
 
 
+def test_a_row_that_no_longer_makes_sense_holds_up_no_other(projector: Projector) -> None:
+    row, other = projector.order(), projector.order(name="other")
+    with projector.shop.sessions.begin() as session:
+        session.get_one(Deployment, row.id).spec = {"path": "dedicated", "gone": 1}
+    assert projector.project() == 1
+    assert "gone" in (projector.row(row).refusal or "")
+    assert projector.row(other).refusal is None
+
+
 def test_an_unreachable_cluster_changes_no_row(projector: Projector, faults: Faults) -> None:
     row = projector.order()
     projector.project()

@@ -11,7 +11,7 @@ from controlplane.operator.actions import Create, Delete
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS
 from controlplane.operator.health.verdict import plan_node
-from controlplane.operator.replica import steps
+from controlplane.operator.replica import moves
 from controlplane.operator.replica.publisher import last_proof, proof, routed
 from controlplane.operator.signals import GPUError
 
@@ -297,7 +297,7 @@ def test_a_contained_memory_error_restarts_the_process_and_not_the_machine() -> 
     assert plan_node(node, [error], XID_ACTIONS, world.now).actions == ()
     world.pods_end()
     world.rounds(1)
-    world.rounds(steps.backoff_seconds(2) + 1)
+    world.rounds(moves.backoff_seconds(2) + 1)
     world.pods_are(Phase.PROBING)
     world.engine_says()
     world.rounds(1)

@@ -188,7 +188,18 @@ def test_a_vllm_pipeline_has_no_expert_parallelism() -> None:
 def test_sglang_arguments_are_its_recipes() -> None:
     engine = EngineSpec(name="sglang", parallelism="expert", draft_tokens=2)
     arguments = ARGUMENTS["sglang"](plan_launch(engine, configuration("H200", 8)))
-    assert [after(arguments, it) for it in ("--tp", "--ep", "--dp")] == ["8", "8", "8"]
+    assert [after(arguments, it) for it in ("--tp-size", "--ep-size", "--dp-size")] == [
+        "8",
+        "8",
+        "8",
+    ]
     assert after(arguments, "--kv-cache-dtype") == "fp8_e4m3"
     assert after(arguments, "--speculative-num-draft-tokens") == "3"
     assert {"--enable-dp-attention", "--enable-metrics"} <= set(arguments)
+
+
+def test_an_sglang_pipeline_is_nothing_else() -> None:
+    engine = EngineSpec(name="sglang", parallelism="pipeline")
+    arguments = ARGUMENTS["sglang"](plan_launch(engine, configuration("H200", 3)))
+    assert after(arguments, "--pp-size") == "3"
+    assert not {"--tp-size", "--ep-size", "--dp-size"} & set(arguments)

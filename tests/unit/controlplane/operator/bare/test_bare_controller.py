@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 
 from controlplane.cluster import NAMESPACES, PODS, SERVICES, VOLUME_CLAIMS, Object, Resource
-from controlplane.crd.base import ENDPOINTS, REPLICAS
+from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint
+from controlplane.crd.inference import InferenceDeployment
 from controlplane.crd.replica import Replica
 from controlplane.local.objects import LocalCluster
 from controlplane.operator.bare.controller import EndpointRounds
-from controlplane.operator.runtime.cache import Cache
+from controlplane.operator.manifests.tenant import TenantSettings
 from controlplane.operator.runtime.executor import Executor
+from controlplane.operator.tenants import reading
+from controlplane.watching.cache import Cache
 
 NAMESPACE = "fp-t"
 H200 = GPUConfiguration(id="h200", gpu="H200", memory_gib=139.8)
@@ -31,6 +34,7 @@ class Cluster:
         self.caches: dict[Resource, Cache[Any]] = {
             kind: Cache(kind, parse) for kind, parse in kinds.items()
         }
+        deployments = Cache(DEPLOYMENTS, InferenceDeployment.of)
         self.executor = Executor(self.objects, self.caches.values())
         self.rounds = EndpointRounds(
             endpoints=self.caches[ENDPOINTS],
@@ -38,7 +42,12 @@ class Cluster:
             pods=self.caches[PODS],
             services=self.caches[SERVICES],
             claims=self.caches[VOLUME_CLAIMS],
-            namespaces=self.caches[NAMESPACES],
+            namespaces=reading.Namespaces(
+                self.objects,
+                TenantSettings("flashplane"),
+                reading.Caches(self.caches[NAMESPACES], deployments, self.caches[ENDPOINTS]),
+                lambda: {"h200": H200},
+            ),
             catalogue=lambda: {"h200": H200},
         )
         labels = {"flashplane.io/tenant": "t"}

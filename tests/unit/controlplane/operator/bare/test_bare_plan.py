@@ -20,6 +20,7 @@ from controlplane.operator.actions import Apply, ApplyStatus, Create, Delete, Pa
 from controlplane.operator.bare.observed import Access, Observed
 from controlplane.operator.bare.plan import plan
 from controlplane.operator.bare.ports import Exposure
+from controlplane.operator.tenants.namespace import Namespace
 
 NAMESPACE = "fp-t"
 CATALOGUE = {
@@ -65,8 +66,7 @@ class World:
             exposed=self.ports,
             has_volume=self.volume,
             gpu_uuids=("GPU-a",),
-            terminating=self.terminating,
-            tenant=self.tenant,
+            namespace=Namespace(self.tenant, self.terminating, live={}),
             access=Access("ssh.example.org", "SHA256:x"),
             exposure=Exposure("gpu.example.org"),
         )

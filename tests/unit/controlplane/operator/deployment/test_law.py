@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -136,3 +137,32 @@ def test_a_load_that_goes_up_and_down_within_the_window_costs_no_start(loads: li
             )
         ).after
         assert current == most or (most == 1 and current <= 1)
+
+
+SHRINKS = Inputs(3, maximum=9, load=1.0, window_max=1, since_step_seconds=200)
+
+
+@pytest.mark.parametrize(
+    "blocker",
+    [
+        {"loading": 1},
+        {"held": 1},
+        {"complete": 0},
+        {"load": None},
+        {"window_max": None},
+        {"window_max": 3},
+        {"since_step_seconds": 100},
+        {"frozen": 1},
+        {"minimum": 3},
+    ],
+)
+def test_each_doubt_alone_keeps_what_there_is(blocker: dict[str, float | None]) -> None:
+    assert law(SHRINKS).after == 2
+    assert law(replace(SHRINKS, **blocker)).after == 3
+
+
+@pytest.mark.parametrize("doubt", [{"idle": 0}, {"loading": 1}, {"held": 1}, {"complete": 0}])
+def test_the_last_replica_goes_only_when_it_is_idle_beyond_doubt(doubt: dict[str, float]) -> None:
+    alone = Inputs(1, maximum=9, load=0.0, idle=1)
+    assert law(alone).after == 0
+    assert law(replace(alone, **doubt)).after == 1

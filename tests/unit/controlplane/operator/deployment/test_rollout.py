@@ -46,6 +46,8 @@ def test_a_candidate_gets_no_traffic_before_it_serves() -> None:
     world = rolling()
     world.tick()
     (name,) = candidates(world)
+    (created,) = [it for it in world.log if isinstance(it, Create)]
+    assert created.body["spec"]["weight"] == 0
     world.run(10)
     weight = {it.name: it.spec.weight for it in world.replicas}
     assert weight.pop(name) == 0
@@ -76,6 +78,15 @@ def test_without_any_traffic_a_rollout_goes_on_by_time_alone() -> None:
     assert world.state.rollout is None
     assert {it.spec.revision for it in world.serving} == {world.state.current_revision}
     assert [it.spec.weight for it in world.serving] == [100, 100]
+
+
+def test_without_reports_a_step_is_not_passed() -> None:
+    world = rolling()
+    world.run(30)
+    world.gateways = None
+    world.run(600)
+    assert world.state.rollout is not None
+    assert world.state.rollout.step == 0, "nobody knows how the candidate does"
 
 
 def test_as_many_as_wanted_serve_all_the_time() -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.configurations import configuration, replica
 
 from controlplane.cluster import Object
@@ -181,3 +183,44 @@ def test_the_engines_workload_expects_a_pod_on_each_node() -> None:
     assert not workload.needs_scrub
     assert workload.stage(both, [ready]).phase is Phase.RESERVED
     assert workload.stage(replica(), [ready]).phase is Phase.PROBING
+
+
+STATES: list[Object] = [
+    {},
+    RUNNING,
+    DONE,
+    ended(1),
+    ended(137, ALLOWED + 1),
+    {"terminated": {"exitCode": 2}},
+    {"terminated": {"exitCode": 0, "startedAt": None, "finishedAt": None}},
+    *[waiting(it)["state"] for it in ("", "PodInitializing", "CrashLoopBackOff", "ErrImagePull")],
+    {"waiting": {}},
+]
+CONTAINERS = st.none() | st.builds(
+    lambda state, last, count: {"state": state, "lastState": last, "restartCount": count},
+    st.sampled_from(STATES),
+    st.sampled_from(STATES),
+    st.integers(0, 4),
+)
+
+
+@given(
+    fetch=CONTAINERS,
+    engine=CONTAINERS,
+    ready=st.booleans(),
+    node=st.sampled_from(["", "a"]),
+    phase=st.sampled_from(["Pending", "Running", "Failed", "Succeeded", "Unknown"]),
+)
+def test_any_status_is_read_and_none_makes_a_phase_of_its_own(
+    fetch: Object | None, engine: Object | None, ready: bool, node: str, phase: str
+) -> None:
+    what = pod(fetch=fetch, engine=engine, ready=ready, node=node, phase=phase)
+    progress = stage([what, what], expected=2)
+    assert progress.phase in (
+        Phase.RESERVED,
+        Phase.SCHEDULED,
+        Phase.FETCHING,
+        Phase.LOADING,
+        Phase.PROBING,
+    )
+    assert node or progress.phase is Phase.RESERVED

@@ -49,7 +49,8 @@ class Lives(RuleBasedStateMachine):
         )
         self.gateways = {"g1": Gateway(), "g2": Gateway()}
         self.old: Replica = self.world.replica
-        self.dirty = False  # a customer's code ran since the GPUs were proven clean
+        # Nodes on which a customer's code ran since their GPUs were proven clean.
+        self.dirty: set[str] = set()
 
     # The operator.
 
@@ -110,9 +111,8 @@ class Lives(RuleBasedStateMachine):
             return
         assert not self.world.pods
         assert not Replica.of(body).status.placements
-        nodes = self.world.nodes
-        quarantined = all("annotations" in it["metadata"] for it in nodes.values())
-        assert not self.dirty or not nodes or quarantined
+        for name in self.dirty & self.world.nodes.keys():
+            assert "annotations" in self.world.nodes[name]["metadata"], "given on unproven"
 
     # The world.
 
@@ -134,7 +134,8 @@ class Lives(RuleBasedStateMachine):
     def kubelet(self, phase: Phase) -> None:
         if self.world.pods and self.world.body is not None and self.world.status.placements:
             self.world.pods_are(phase)
-            self.dirty = self.dirty or (self.bare and phase is not Phase.SCHEDULED)
+            if self.bare and phase is not Phase.SCHEDULED:
+                self.dirty |= {it.node for it in self.world.status.placements}
             for it in self.gateways.values():
                 it.inflight = 0  # another process: its streams are lost
 
@@ -164,7 +165,8 @@ class Lives(RuleBasedStateMachine):
             if name.endswith("-scrub") and "proof" not in pod["status"]:
                 found = ScrubProof(at="2027-01-01T00:00:00Z", ok=ok)
                 pod["status"]["proof"] = found
-                self.dirty = not ok
+                if ok:
+                    self.dirty.clear()
 
     @rule(gateway=GATEWAYS)
     def gateway_looks(self, gateway: str) -> None:
@@ -232,6 +234,7 @@ class Lives(RuleBasedStateMachine):
     @rule(node=st.sampled_from(["n1", "n2"]))
     def node_goes(self, node: str) -> None:
         self.world.nodes.pop(node, None)
+        self.dirty.discard(node)
 
     @rule(seconds=st.sampled_from([2, 30, 120]))
     def notice(self, seconds: int) -> None:
@@ -272,7 +275,7 @@ class Lives(RuleBasedStateMachine):
         if "deletionTimestamp" not in world.body["metadata"]:
             world.delete()
         for name in list(world.nodes):
-            world.nodes[name] = node_body(name)
+            self.node_changes(name, ready=True)
         for _ in range(12):
             if world.body is None or world.phase is Phase.QUARANTINED:
                 return

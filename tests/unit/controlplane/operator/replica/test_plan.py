@@ -9,7 +9,7 @@ from controlplane.crd.conditions import Reason
 from controlplane.crd.endpoint import ScrubProof
 from controlplane.crd.replica import Phase, Placement
 from controlplane.operator.actions import ApplyStatus, Create, Delete
-from controlplane.operator.replica import steps
+from controlplane.operator.replica import ends, moves, steps
 
 
 def bare_world() -> World:
@@ -90,8 +90,8 @@ def test_gpus_whose_pods_never_get_a_node_are_given_back() -> None:
     world.rounds()
     plan = world.round()
     assert plan.again_in_seconds is not None
-    assert plan.again_in_seconds <= steps.PENDING_SECONDS + 1
-    world.rounds(steps.PENDING_SECONDS + 1)
+    assert plan.again_in_seconds <= moves.PENDING_SECONDS + 1
+    world.rounds(moves.PENDING_SECONDS + 1)
     assert world.phase is Phase.FAILED
     assert world.status.failure is not None
     assert world.status.failure.reason == Reason.PENDING_TOO_LONG
@@ -135,7 +135,7 @@ def test_new_pods_wait_longer_after_each_failure_until_it_is_given_up() -> None:
             while not world.round().actions:
                 world.now += world.plan().again_in_seconds or 0.0
             waits.append(round(world.now - began))
-    assert waits == [10, 20]
+    assert waits == [5, 10]
     assert world.status.attempts == steps.MAX_ATTEMPTS
     assert world.condition("Ready") == ("False", Reason.WEIGHTS_UNAVAILABLE)
 
@@ -236,7 +236,7 @@ def test_a_released_replica_takes_itself_away() -> None:
 def test_a_failed_replica_stays_until_it_is_let_go() -> None:
     world = World()
     world.rounds()
-    world.rounds(steps.PENDING_SECONDS + 1)
+    world.rounds(moves.PENDING_SECONDS + 1)
     world.rounds(1e5)
     assert world.phase is Phase.FAILED
     world.ask(drain="gone with its deployment")
@@ -365,7 +365,7 @@ def test_a_scrub_that_never_ends_quarantines() -> None:
     world.rounds(1)
     world.pods_end()
     world.rounds(1)
-    world.rounds(steps.SCRUB_SECONDS + 1)
+    world.rounds(ends.SCRUB_SECONDS + 1)
     assert world.phase is Phase.QUARANTINED
 
 
@@ -377,6 +377,49 @@ def test_where_no_scrub_pod_can_be_made_the_node_is_taken_out_of_use() -> None:
     world.pods_end()
     world.rounds(1)
     assert "quarantined" in str(world.nodes["n1"]["metadata"]["annotations"])
+    assert world.body is None
+
+
+def test_a_lease_that_ends_before_its_start_was_noticed_is_scrubbed_all_the_same() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.pods_are(Phase.PROBING)
+    world.delete()
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+
+
+def test_a_lease_whose_pod_never_had_a_node_needs_no_scrub() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.rounds(moves.PENDING_SECONDS + 1)
+    assert world.phase is Phase.FAILED
+
+
+def test_a_lease_whose_pod_got_its_node_while_it_was_given_up_is_scrubbed() -> None:
+    world = World(workload=ScriptedWorkload(probed=False, needs_scrub=True))
+    world.rounds()
+    world.now += moves.PENDING_SECONDS + 1
+    made = world.plan()
+    world.carry_out(made.actions[0])
+    world.pods_are(Phase.LOADING)
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+
+
+def test_a_scrub_ends_with_its_machine() -> None:
+    world = bare_world()
+    world.ask(drain="stopped")
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
+    world.nodes.clear()
+    world.rounds(1)
     assert world.body is None
 
 

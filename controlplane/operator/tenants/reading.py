@@ -1,4 +1,4 @@
-"""What is in deployments' namespaces, read through the API server. Called by `controller`.
+"""What is in namespaces, read through the API server. Called by both kinds of rounds.
 
 Read and not watched: the operator may see policies and quotas of tenants' namespaces only, and is
 allowed to by the RoleBinding that it makes there first. What it may not read yet counts as absent.
@@ -7,22 +7,33 @@ allowed to by the RoleBinding that it makes there first. What it may not read ye
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.cluster import Cluster, Forbidden, NotFound, Object, Resource, key_of
 from controlplane.crd.base import TENANT_LABEL
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.inference import InferenceDeployment
-from controlplane.operator.deployment.observed import Namespace
 from controlplane.operator.manifests.tenant import (
     TenantSettings,
     replica_identity,
     tenant_objects,
 )
+from controlplane.operator.tenants.namespace import Namespace
+from controlplane.watching.cache import Cache
 
 FRESH_SECONDS = 55.0
 
 Live = Mapping[tuple[str, str], Object]
+
+
+@dataclass(frozen=True)
+class Caches:
+    """What a namespace's quota follows from."""
+
+    namespaces: Cache[Object]
+    deployments: Cache[InferenceDeployment]
+    endpoints: Cache[GPUEndpoint]
 
 
 class Namespaces:
@@ -33,30 +44,31 @@ class Namespaces:
         self,
         cluster: Cluster,
         settings: TenantSettings,
+        caches: Caches,
+        catalogue: Callable[[], Mapping[str, GPUConfiguration]],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._caches = caches
+        self._catalogue = catalogue
         self._clock = clock
         self._lock = threading.Lock()
         self._read: dict[str, tuple[float, Live]] = {}
 
-    def facts(self, name: str, body: Object | None, quota: Mapping[str, int]) -> Namespace:
+    def facts(self, name: str) -> Namespace:
         """Return the facts of a namespace.
-
-        Args:
-            body: the Namespace; None: there is none, or it is gone.
-            quota: the most of each extended resource that is to be had in a tenant's namespace.
 
         Raises:
             ClusterError: the API server does not answer.
         """
+        body = self._caches.namespaces.body("", name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return Namespace(terminating=True)
         tenant = body["metadata"].get("labels", {}).get(TENANT_LABEL, "")
         wanted = (
-            tenant_objects(name, tenant, self._settings, gpus=quota)
+            tenant_objects(name, tenant, self._settings, gpus=self._quota(name))
             if tenant
             else replica_identity(name, self._settings)
         )
@@ -66,6 +78,11 @@ class Namespaces:
         """Read a namespace anew at the next look: something was put back there."""
         with self._lock:
             self._read.pop(name, None)
+
+    def _quota(self, name: str) -> dict[str, int]:
+        caches = self._caches
+        owners = caches.deployments.list(name), caches.endpoints.list(name)
+        return quota(*owners, self._catalogue())
 
     def _live(self, name: str, wanted: Sequence[tuple[Resource, Object]]) -> Live:
         with self._lock:

@@ -1,0 +1,1 @@
+"""Tenants' namespaces: what is in them, what must be, and what is put back."""

@@ -1,0 +1,59 @@
+"""A tenant's namespace, kept as `manifests.tenant` says: what is missing or altered is put back.
+
+Only a namespace that carries the tenant's label is touched; the label is not given here, since
+whoever may write a deployment may not thereby take a namespace. Called by the plans and statuses of
+deployments and endpoints.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from controlplane.cluster import Object, Resource, key_of
+from controlplane.crd.conditions import Reason, Status
+from controlplane.operator.actions import Apply
+from controlplane.operator.manifests.tenant import holds
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace of deployments and endpoints.
+
+    Attributes:
+        tenant: whose it is by its label; empty: nobody's.
+        terminating: it is being deleted, or gone.
+        wanted: what must be in it, from `manifests.tenant`.
+        live: what is in it, by plural and name; None: not read.
+    """
+
+    tenant: str = ""
+    terminating: bool = False
+    wanted: tuple[tuple[Resource, Object], ...] = ()
+    live: Mapping[tuple[str, str], Object] | None = field(default=None, repr=False)
+
+
+def repairs(namespace: Namespace) -> Iterator[Apply]:
+    """Yield what makes the namespace as it must be; nothing while it cannot be read."""
+    if namespace.live is None or namespace.terminating:
+        return
+    for resource, body in missing(namespace):
+        yield Apply(resource, body)
+
+
+def missing(namespace: Namespace) -> list[tuple[Resource, Object]]:
+    """Return the wanted objects that are not there, or differ in what we say of them."""
+    live = namespace.live or {}
+    return [
+        (resource, body)
+        for resource, body in namespace.wanted
+        if not holds(live.get((resource.plural, key_of(body)[1])), body)
+    ]
+
+
+def isolation(namespace: Namespace) -> tuple[Status, Reason, str]:
+    """Return the condition IsolationEnforced of what runs there: status, reason, message."""
+    if namespace.live is None:
+        return "Unknown", Reason.STALE, "the namespace could not be read"
+    gone = [f"{resource.kind} {body['metadata']['name']}" for resource, body in missing(namespace)]
+    if gone:
+        return "False", Reason.STARTING, f"being put in place: {', '.join(gone)}"
+    return "True", Reason.AS_WANTED, ""
