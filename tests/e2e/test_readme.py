@@ -11,7 +11,7 @@ from support.product import FLASHPLANE, KEPT, Product
 
 README = Path(__file__).parents[2] / "README.md"
 README_URL = "http://127.0.0.1:8000"
-SECONDS = 120
+SECONDS = 240
 # Repeats a command until it prints what its comment tells.
 UNTIL = """
 until_printed() {
