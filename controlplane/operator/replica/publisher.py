@@ -6,8 +6,6 @@ that its node's kubelet vouches for. A kubelet is believed only until it could h
 so that a machine that dies is not billed for the time until that was noticed.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -24,13 +22,10 @@ from controlplane.registry import leases, replicas
 from controlplane.registry.leases import Lease
 from controlplane.store import Store
 
-INTERVAL_SECONDS = 1.0
 # A node whose kubelet fell silent is told not ready after 40 s; until then its pods look alive.
 KUBELET_SILENCE_SECONDS = 50.0
 # Leases that are over stay to be read for so long.
 ENDED_SECONDS = 3600.0
-
-_log = logging.getLogger(__name__)
 
 
 def routed(replica: Replica, now: float) -> replicas.Replica | None:
@@ -130,7 +125,7 @@ def _lease(replica: Replica, alive_since: float, proven_at: float) -> Lease:
 
 
 class Publisher:
-    """A `main.Part`: a thread that repeats what is true."""
+    """Tells the store of replicas and leases whenever `runtime.telling` asks it to."""
 
     def __init__(
         self,
@@ -149,23 +144,6 @@ class Publisher:
         self._watched_at = watched_at
         self._told: set[str] = set()  # replicas that gateways were told of
         self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
-        self._was_up = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to end; what was told stays until it is old, for another operator to go on."""
-        self._stopping.set()
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for its end; return whether it has ended."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
 
     def publish(self) -> bool:
         """Tell everything once; return whether the store took it."""
@@ -176,18 +154,6 @@ class Publisher:
         except redis.RedisError:
             return False
         return True
-
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS):
-            try:
-                is_up = self.publish()
-            except Exception:
-                # The thread's entry: a defect must not silence every replica for good.
-                _log.exception("publisher_failed")
-                continue
-            if is_up != self._was_up:
-                _log.warning("store_is_up" if is_up else "store_is_down")
-            self._was_up = is_up
 
     def _tell_gateways(self, known: dict[str, Replica]) -> None:
         now = time.time()
