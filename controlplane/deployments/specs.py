@@ -153,6 +153,19 @@ def refuse_others_work(path: Path, given: Json, *, by_tenant: bool) -> None:
                 )
 
 
+def refuse_another_program(before: Spec, after: Spec) -> None:
+    """Raise `NotResponsible` where a tenant's change takes away what the platform has chosen, as
+    taking away the whole engine would."""
+    if isinstance(before, GPUEndpointSpec) or isinstance(after, GPUEndpointSpec):
+        return
+    for name in _ENGINE_OF_PLATFORM:
+        if getattr(before.engine, name) != getattr(after.engine, name):
+            raise NotResponsible(
+                f"The platform runs the engine, and has chosen its {name}.",
+                param=f"spec.engine.{name}",
+            )
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()

@@ -245,7 +245,7 @@ class Assembly:
             watched_at=lambda: self.caches.watched_at(PODS),
         )
         pools = PoolPublisher(store, self.deployments.records)
-        return Teller("replicas", publisher.publish), Teller("pools", pools.publish)
+        return Teller("replicas", publisher.tell), Teller("pools", pools.publish)
 
     def _pod_settings(self) -> PodSettings:
         settings = self._settings

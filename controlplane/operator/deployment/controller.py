@@ -81,7 +81,9 @@ class DeploymentRounds:
 
     def subscribe(self) -> None:
         """Ask for rounds when something changes."""
-        self.caches.deployments.subscribe(lambda change: self.queue.add(change.key))
+        self.caches.deployments.subscribe(
+            lambda change: self.queue.add(change.key, urgent=change.asked)
+        )
         self.caches.replicas.subscribe(self._replica_changed)
         self.caches.namespaces.subscribe(self._namespace_changed)
 

@@ -23,7 +23,7 @@ from controlplane.operator.deployment.scaling import decide, missing_signals
 from controlplane.operator.deployment.status import status
 from controlplane.operator.deployment.windows import next_change
 from controlplane.operator.finalizers import hold, let_go
-from controlplane.operator.tenants.namespace import missing, repairs
+from controlplane.operator.tenants.namespace import repairs
 
 TICK_SECONDS = 1.0  # while load or a rollout is followed
 WAIT_SECONDS = 5.0  # while GPUs are waited for
@@ -77,7 +77,7 @@ def _again_in_seconds(
         waits.append(TICK_SECONDS)
     if observed.namespace.wanted:
         waits.append(ISOLATION_SECONDS)
-    if any(is_waiting(it) for it in fleet.live) or fleet.ended or missing(observed.namespace):
+    if any(is_waiting(it) for it in fleet.live) or fleet.ended or observed.namespace.missing:
         waits.append(WAIT_SECONDS)
     if 0 < pause < float("inf"):
         waits.append(pause)

@@ -57,8 +57,8 @@ def plan(observed: Observed, now: float) -> Plan:
         )
         actions.append(ApplyStatus(REPLICAS, body))
     after = observed.at(status)
-    actions.extend(_events(replica, status))
     actions.extend(_deeds(after, now))
+    actions.extend(_events(replica, status))
     if status == replica.status and not observed.all_pods:
         actions.extend(_farewell(after))
     return Plan(tuple(actions), _again_in_seconds(after, now))

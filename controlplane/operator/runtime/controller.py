@@ -62,11 +62,14 @@ class Controller:
         """Ask for rounds when a cache changes.
 
         Args:
-            keys: whose rounds a change asks for; by default the changed object's own.
+            keys: whose rounds a change asks for; by default the changed object's own, and what
+                somebody asked for overtakes what merely happened.
         """
-        keys = keys or (lambda change: [change.key])
 
-        def handle(change: Change, keys: Callable[[Change], Iterable[Key]] = keys) -> None:
+        def handle(change: Change) -> None:
+            if keys is None:
+                self.queue.add(change.key, urgent=change.asked)
+                return
             for key in keys(change):
                 self.queue.add(key)
 

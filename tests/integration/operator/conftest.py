@@ -210,7 +210,7 @@ def _start_operator(cluster: LocalCluster, store: Store) -> Callable[[], None]:
     for reflector in reflectors:
         reflector.start()
     assert all(cache.synced.wait(5) for cache in every)
-    parts = [monitor, Teller("replicas", publisher.publish), controller]
+    parts = [monitor, Teller("replicas", publisher.tell), controller]
     for part in parts:
         part.start()
 
