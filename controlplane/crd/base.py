@@ -135,6 +135,17 @@ class Stored(BaseModel, Generic[Spec, Status]):
         """`<namespace>/<name>`."""
         return f"{self.namespace}/{self.name}"
 
+    def owner_reference(self) -> Object:
+        """Return what makes another object this one's alone: it goes when this one has gone."""
+        return {
+            "apiVersion": self.resource.api_version,
+            "kind": self.resource.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
     @classmethod
     def of(cls, body: Object) -> Self:
         """Return an object's typed form.
@@ -172,9 +183,9 @@ class Stored(BaseModel, Generic[Spec, Status]):
 
 def timestamp(seconds: float) -> str:
     """Return Kubernetes' form of a moment, to the second: `2026-11-22T10:00:00Z`."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def seconds(timestamp: str) -> float:
     """Return seconds since 1970 UTC of Kubernetes' form of a moment."""
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(timestamp).timestamp()

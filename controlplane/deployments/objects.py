@@ -1,6 +1,6 @@
 """Custom resources as rows see them: reading all of them, and the body a row asks for.
 
-Called by `projection` and `observation`.
+Called by `projection`.
 """
 
 import uuid

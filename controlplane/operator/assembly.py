@@ -45,14 +45,14 @@ from controlplane.operator.replica import controller as replicas
 from controlplane.operator.replica.monitor import Monitor
 from controlplane.operator.replica.publisher import Publisher
 from controlplane.operator.replica.workload import Workload
-from controlplane.operator.runtime.cache import Cache, Index
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
 from controlplane.operator.tenants import reading
 from controlplane.settings import Settings
 from controlplane.store import Store
+from controlplane.watching.cache import Cache, Index
+from controlplane.watching.reflector import Reflector
 
 NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
 
@@ -199,6 +199,7 @@ class Assembly:
             claims=caches[VOLUME_CLAIMS],
             namespaces=self._namespaces,
             catalogue=self._tables.catalogue,
+            provable=bool(settings.tools_image),
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
                 settings.bare_domain,

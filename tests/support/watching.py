@@ -8,8 +8,8 @@ from support.kube_server import KubeServer
 
 from controlplane.cluster import CONFIG_MAPS, Object, Resource
 from controlplane.kube import Kube
-from controlplane.operator.runtime.cache import Cache
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.watching.cache import Cache
+from controlplane.watching.reflector import Reflector
 
 Watching: TypeAlias = Callable[..., tuple[Cache[Object], Reflector]]
 

@@ -21,6 +21,7 @@ from controlplane.operator.bare.observed import Observed
 from controlplane.operator.bare.pods import claim_name
 from controlplane.operator.bare.ports import INGRESSES, ingress, object_name, service
 from controlplane.operator.bare.status import status
+from controlplane.operator.finalizers import hold, let_go
 from controlplane.operator.tenants.namespace import repairs
 
 # Read live, so a change of them leaves the lease alone.
@@ -36,16 +37,13 @@ def plan(observed: Observed, now: float) -> Plan:
     """Return what brings the endpoint nearer to its spec."""
     endpoint = observed.endpoint
     if endpoint.deleting:
-        ending = [*end(observed.replica, "Deleted"), *_let_go(observed)]
-        return Plan((*_status(observed, None, now), *ending))
+        return _ending(observed, now)
     expires_in = _expires_in(endpoint, now)
     if expires_in is not None and expires_in <= 0:
         return Plan((Delete(ENDPOINTS, endpoint.namespace, endpoint.name, endpoint.uid),))
     if endpoint.finalized and not observed.namespace.terminating:
         # Alone, and before anything that has to be taken back; its change brings the next round.
-        metadata = {"finalizers": [FINALIZER], "resourceVersion": endpoint.resource_version}
-        change = {"metadata": metadata}
-        return Plan((Patch(ENDPOINTS, endpoint.namespace, endpoint.name, change),))
+        return Plan((hold(endpoint),))
     problem = check(observed)
     # First the status, which says why, so that a lease given up is not forgotten with its object.
     actions = _status(observed, problem, now)
@@ -77,6 +75,12 @@ def check(observed: Observed) -> Problem | None:
             Reason.UNKNOWN_CONFIGURATION,
             f"{', '.join(unfit)} is not for bare endpoints, nothing confines their containers"
             " there: install Flashplane on a Kubernetes cluster with GPUs and order it there",
+        )
+    if not observed.provable:
+        return (
+            Reason.IMAGE_UNAVAILABLE,
+            "this installation has no image that proves GPUs clean: set FLASHPLANE_TOOLS_IMAGE of"
+            " the operator, as the chart does",
         )
     return None
 
@@ -117,22 +121,17 @@ def end(replica: Replica | None, why: str) -> list[Action]:
     return [Patch(REPLICAS, replica.namespace, replica.name, change)]
 
 
-def _let_go(observed: Observed) -> list[Action]:
+def _ending(observed: Observed, now: float) -> Plan:
     """End the deletion once no customer's lease is left; quarantined GPUs are the platform's."""
     endpoint = observed.endpoint
-    if endpoint.finalized or holds(observed.replica):
-        return []
-    return [unfinalize(endpoint.namespace, endpoint.name)]
+    if holds(observed.replica):
+        return Plan((*_status(observed, None, now), *end(observed.replica, "Deleted")))
+    return Plan() if endpoint.finalized else Plan((let_go(endpoint),))
 
 
 def holds(replica: Replica | None) -> bool:
     """Whether a customer still has GPUs; quarantined ones are nobody's."""
     return replica is not None and replica.status.phase is not Phase.QUARANTINED
-
-
-def unfinalize(namespace: str, name: str) -> Patch:
-    """Return what lets an endpoint go."""
-    return Patch(ENDPOINTS, namespace, name, {"metadata": {"finalizers": None}})
 
 
 def _outdated(endpoint: GPUEndpoint, replica: Replica) -> bool:
@@ -178,21 +177,10 @@ def _replica(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Object:
     metadata = {
         "labels": {OWNER_LABEL: endpoint.name},
         "finalizers": [FINALIZER],
-        "ownerReferences": [_owner(endpoint)],
+        "ownerReferences": [endpoint.owner_reference()],
     }
     name = f"{endpoint.name}-0"
     return Replica.body(endpoint.namespace, name, metadata=metadata, spec=spec.wire())
-
-
-def _owner(endpoint: GPUEndpoint) -> Object:
-    return {
-        "apiVersion": ENDPOINTS.api_version,
-        "kind": ENDPOINTS.kind,
-        "name": endpoint.name,
-        "uid": endpoint.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def _volume(observed: Observed) -> list[Action]:
@@ -210,7 +198,7 @@ def _volume(observed: Observed) -> list[Action]:
         "name": claim_name(endpoint.name),
         "namespace": endpoint.namespace,
         "labels": {OWNER_LABEL: endpoint.name},
-        "ownerReferences": [_owner(endpoint)],
+        "ownerReferences": [endpoint.owner_reference()],
     }
     body = {
         "apiVersion": "v1",
@@ -228,7 +216,7 @@ def _expose(observed: Observed) -> list[Action]:
     for port in endpoint.spec.ports:
         if observed.exposed.get(port.name) == port.port:
             continue
-        owner = _owner(endpoint)
+        owner = endpoint.owner_reference()
         if observed.exposure.domain:
             actions.append(Apply(INGRESSES, ingress(endpoint, port, owner, observed.exposure)))
         # Last, since it is what says that the port is done.

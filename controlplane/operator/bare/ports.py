@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from controlplane.cluster import Object, Resource
 from controlplane.crd.base import OWNER_LABEL
 from controlplane.crd.endpoint import GPUEndpoint, Port
+from controlplane.operator.bare.pods import COMPONENT
+from controlplane.operator.manifests.base import COMPONENT_LABEL
 
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 PORT_LABEL = "flashplane.io/port"
@@ -39,7 +41,7 @@ def service(endpoint: GPUEndpoint, port: Port, owner: Object) -> Object:
     """Return the Service of a port; without a node port, reachable inside the cluster alone."""
     spec = {
         "type": "ClusterIP",
-        "selector": {OWNER_LABEL: endpoint.name, "app.kubernetes.io/component": "bare"},
+        "selector": {OWNER_LABEL: endpoint.name, COMPONENT_LABEL: COMPONENT},
         "ports": [{"name": port.name[:15], "port": 80, "targetPort": port.port, "protocol": "TCP"}],
     }
     return {

@@ -85,7 +85,7 @@ class Node:
             ValueError: a quantity cannot be read.
         """
         metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
-        conditions = {it["type"]: it for it in status.get("conditions", ())}
+        conditions = {it["type"]: _lasting(it) for it in status.get("conditions", ())}
         ready = conditions.get("Ready", {})
         return cls(
             name=metadata["name"],
@@ -142,6 +142,11 @@ class Node:
                 since = _moment(condition.get("lastTransitionTime")) or seen_at
                 ends.append(since + notice_seconds)
         return min(ends, default=None)
+
+
+def _lasting(condition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the moment of the last heartbeat, so that a node that only beats is the same."""
+    return {word: it for word, it in condition.items() if word != "lastHeartbeatTime"}
 
 
 def _taint(body: Mapping[str, str]) -> Taint:

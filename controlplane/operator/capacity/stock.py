@@ -43,14 +43,17 @@ class Stock:
         self._reserved_on: defaultdict[str, set[Key]] = defaultdict(set)
         self._machines: dict[str, Machine] = {}  # computed when asked for
 
-    def set_node(self, name: str, node: Node | None) -> None:
-        """Take a node's newest state; None: it is gone."""
+    def set_node(self, name: str, node: Node | None) -> bool:
+        """Take a node's newest state, None: it is gone; return whether it is another one."""
         with self._lock:
+            if self._nodes.get(name) == node:
+                return False
             self._machines.pop(name, None)
             if node is None:
                 self._nodes.pop(name, None)
             else:
                 self._nodes[name] = node
+            return True
 
     def set_pod(self, key: Key, body: Object | None) -> None:
         """Take a pod's newest state, anybody's; None: it is gone."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from controlplane.cluster import Object
-from controlplane.crd.base import DEPLOYMENTS, FINALIZER, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import FINALIZER, OWNER_LABEL, REPLICAS
 from controlplane.crd.conditions import Reason
 from controlplane.crd.inference import InferenceDeployment, Template
 from controlplane.crd.replica import Replica, ReplicaSpec
@@ -33,23 +33,12 @@ def create(deployment: InferenceDeployment, of: Template, claim: Claim, weight: 
     metadata = {
         "labels": {OWNER_LABEL: deployment.name},
         "finalizers": [FINALIZER],
-        "ownerReferences": [_owner(deployment)],
+        "ownerReferences": [deployment.owner_reference()],
     }
     name = f"{deployment.name}-{claim.slot}"
     return Create(
         REPLICAS, Replica.body(deployment.namespace, name, metadata=metadata, spec=spec.wire())
     )
-
-
-def _owner(deployment: InferenceDeployment) -> Object:
-    return {
-        "apiVersion": DEPLOYMENTS.api_version,
-        "kind": DEPLOYMENTS.kind,
-        "name": deployment.name,
-        "uid": deployment.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def weigh(replicas: Iterable[Replica], weight: int) -> Iterator[Patch]:

@@ -3,9 +3,10 @@
 Keys are replicas' namespace and name, and `("", node)` for nodes. Wired by `main`.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.cluster import Object
@@ -24,9 +25,9 @@ from controlplane.operator.replica.plan import plan, plan_orphans
 from controlplane.operator.replica.pods import address, node_of, started_at
 from controlplane.operator.replica.steps import ENGINE_PORT
 from controlplane.operator.replica.workload import Workload
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
 from controlplane.operator.runtime.queue import WorkQueue
 from controlplane.operator.signals import Signals
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 # Names of indexes that the caches are made with.
 BY_REPLICA = "replica"  # pods
@@ -86,6 +87,8 @@ class ReplicaRounds:
     queue: WorkQueue
     xid_actions: Callable[[], Mapping[int, Action]] = lambda: XID_ACTIONS
     clock: Callable[[], float] = time.time
+    _targets: dict[Key, Target] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def subscribe(self) -> None:
         """Keep stock and board true, and ask for rounds when something changes."""
@@ -117,11 +120,8 @@ class ReplicaRounds:
 
     def targets(self) -> Iterable[Target]:
         """Return the engines to ask."""
-        for phase, every_seconds in _ASKED_EVERY_SECONDS.items():
-            for replica in self.caches.replicas.by(BY_PHASE, phase):
-                target = self._target(replica, every_seconds)
-                if target is not None:
-                    yield target
+        with self._lock:
+            return list(self._targets.values())
 
     def pods_of(self, replica: Replica) -> Sequence[Object]:
         """Return a replica's pods."""
@@ -165,11 +165,25 @@ class ReplicaRounds:
         errors = self.board.errors().get(name, ())
         return plan_node(node, errors, self.xid_actions(), self.clock())
 
-    def _target(self, replica: Replica, every_seconds: float) -> Target | None:
-        engine = replica.spec.engine
+    def _aim(self, key: Key) -> None:
+        """Keep true whom the monitor asks; reckoned here since it looks twice a second."""
+        with self._lock:  # held over the reading, so that the newest is what stays
+            replica = self.caches.replicas.get(*key)
+            if isinstance(replica, Broken):
+                return
+            target = None if replica is None else self._target(replica)
+            if target is None:
+                self._targets.pop(key, None)
+            else:
+                self._targets[key] = target
+
+    def _target(self, replica: Replica) -> Target | None:
+        engine, every_seconds = replica.spec.engine, _ASKED_EVERY_SECONDS.get(replica.status.phase)
+        if engine is None or every_seconds is None:
+            return None
         pods = self.pods_of(replica)
         start = started_at(pods)
-        if engine is None or start is None:
+        if start is None:
             return None
         return Target(
             uid=replica.uid,
@@ -188,7 +202,8 @@ class ReplicaRounds:
         node = self.caches.nodes.get("", name)
         if isinstance(node, Broken):
             return  # what it was before is the best guess
-        self.stock.set_node(name, node)
+        if not self.stock.set_node(name, node):
+            return  # kubelets repeat themselves every few minutes
         self.board.set_node(name, node)
         self._node_told(name)
         self._wake_waiting()
@@ -209,7 +224,11 @@ class ReplicaRounds:
         owner = replica_of_pod(change.body)
         if owner is not None:
             namespace, _, name = owner.partition("/")
-            self.queue.add((namespace, name))
+            self._aim((namespace, name))
+            # Whoever loses one that served is told before others are brought further.
+            replica = self.caches.replicas.get(namespace, name)
+            served = isinstance(replica, Replica) and replica.status.phase is Phase.SERVING
+            self.queue.add((namespace, name), urgent=served)
         elif change.new is None:
             self._wake_waiting()
 
@@ -218,7 +237,8 @@ class ReplicaRounds:
         if isinstance(replica, Broken):
             return
         self.stock.set_replica(change.key, replica)
-        self.queue.add(change.key)
+        self._aim(change.key)
+        self.queue.add(change.key, urgent=change.asked)
         had = change.old is not None and change.old.get("status", {}).get("placements")
         if had and (replica is None or not replica.status.placements):
             self._wake_waiting()

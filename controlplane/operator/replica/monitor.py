@@ -21,6 +21,9 @@ from controlplane.store import Store
 
 LOOK_SECONDS = 0.5
 AT_ONCE = 64  # engines asked at the same time
+# More would take more than a fifth of a core: beyond it, engines at rest are asked less often.
+MOST_A_SECOND = 250
+RELAXED_SECONDS = 2.0
 # Reports older than this are of gateways that will not come back.
 FORGOTTEN_SECONDS = 86_400.0
 
@@ -51,6 +54,7 @@ class Monitor:
         self._changed = changed
         self._headers = {"Authorization": f"Bearer {engine_token}"} if engine_token else {}
         self._engines: dict[str, EngineState] = {}
+        self._count = 0  # engines to ask
         self._reports: tuple[GatewayReport, ...] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -122,6 +126,7 @@ class Monitor:
                 del followers[uid]
                 if uid not in targets:
                     self._engines.pop(uid, None)
+        self._count = len(targets)
         for uid, target in targets.items():
             if uid not in followers:
                 known = self._engines.get(uid)
@@ -146,7 +151,15 @@ class Monitor:
                 self._engines[uid] = state
                 if before is None or _says(before) != _says(state):
                     self._changed(asking.target.key)
-            await asyncio.sleep(asking.target.every_seconds)
+            await asyncio.sleep(pause_seconds(asking.target.every_seconds, self._count))
+
+
+def pause_seconds(every_seconds: float, engines: int) -> float:
+    """Return how long one of so many engines is left alone; what starts or drains is not made to
+    wait for those that merely serve."""
+    if every_seconds < RELAXED_SECONDS:
+        return every_seconds
+    return max(every_seconds, engines / MOST_A_SECOND)
 
 
 def _says(state: EngineState) -> tuple[object, ...]:

@@ -1,4 +1,7 @@
-"""Tells gateways who can be asked and jobs which GPU time is proven, every second.
+"""Tells gateways who can be asked and jobs which GPU time is proven.
+
+What has changed is told within a second, everything is repeated every three: well within the time
+that gateways believe it, and a third of the work where there are thousands of replicas.
 
 A store that is down costs nothing: gateways keep their last snapshot, and a lease's `alive_since`
 reaches back over the gap. What is proven is what was seen: an engine's own answer, or a container
@@ -10,12 +13,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 import redis
 
 from controlplane.cluster import Object
-from controlplane.crd.base import seconds, timestamp
+from controlplane.crd.base import seconds
 from controlplane.crd.replica import Phase, Replica, ReplicaStatus
 from controlplane.operator.replica.drain import GONE
 from controlplane.operator.replica.pods import started_at
@@ -25,10 +29,22 @@ from controlplane.registry.leases import Lease
 from controlplane.store import Store
 
 INTERVAL_SECONDS = 1.0
+REPEATED_EVERY = 3  # intervals
 # A node whose kubelet fell silent is told not ready after 40 s; until then its pods look alive.
 KUBELET_SILENCE_SECONDS = 50.0
 # Leases that are over stay to be read for so long.
 ENDED_SECONDS = 3600.0
+_ALIVE = frozenset(
+    {
+        Phase.SERVING,
+        Phase.DEGRADED,
+        Phase.RESERVED,
+        Phase.SCHEDULED,
+        Phase.FETCHING,
+        Phase.LOADING,
+        Phase.PROBING,
+    }
+)
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +84,9 @@ def proof(
     if spec.path == "serverless" or status.phase is not Phase.SERVING:
         return None
     start = started_at(pods)
-    if start is None or timestamp(start) != status.engine_started_at:
+    if start is None or status.engine_started_at is None:
+        return None
+    if seconds(status.engine_started_at) != int(start):
         return None
     if spec.path == "bare":
         proven_at = watched_at - KUBELET_SILENCE_SECONDS
@@ -86,10 +104,8 @@ def proof(
 
 def is_over(status: ReplicaStatus) -> bool:
     """Whether a life that was proven goes on no more, under this uid."""
-    alive = {Phase.SERVING, Phase.DEGRADED, Phase.RESERVED, Phase.SCHEDULED, Phase.FETCHING}
-    alive |= {Phase.LOADING, Phase.PROBING}
     tries_again = status.phase is Phase.STOPPING and not status.drained_by and not status.failure
-    return status.phase not in alive and not tries_again
+    return status.phase not in _ALIVE and not tries_again
 
 
 def last_proof(last: Lease, replica: Replica | None) -> Lease:
@@ -147,7 +163,8 @@ class Publisher:
         self._pods = pods
         self._engine = engine
         self._watched_at = watched_at
-        self._told: set[str] = set()  # replicas that gateways were told of
+        self._known: dict[str, Replica] = {}  # by uid, as they were when told last
+        self._told: set[str] = set()  # uids that gateways were told of
         self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
         self._was_up = True
         self._stopping = threading.Event()
@@ -167,53 +184,66 @@ class Publisher:
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
-    def publish(self) -> bool:
-        """Tell everything once; return whether the store took it."""
+    def publish(self, *, everything: bool = True) -> bool:
+        """Tell what is new, or everything; return whether the store took it."""
         try:
             known = {it.uid: it for it in self._replicas()}
-            self._tell_gateways(known)
-            self._tell_jobs(known)
+            # An object of a cache is another one once it has changed.
+            new = {
+                uid: it for uid, it in known.items() if everything or self._known.get(uid) is not it
+            }
+            gone = self._known.keys() - known.keys()
+            self._tell_gateways(new, gone)
+            self._tell_jobs(known, new, everything)
         except redis.RedisError:
             return False
+        self._known = known
         return True
 
     def _run(self) -> None:
+        interval = 0
         while not self._stopping.wait(INTERVAL_SECONDS):
             try:
-                is_up = self.publish()
+                is_up = self.publish(everything=interval % REPEATED_EVERY == 0)
             except Exception:
                 # The thread's entry: a defect must not silence every replica for good.
                 _log.exception("publisher_failed")
+                interval = 0
                 continue
+            interval = interval + 1 if is_up else 0
             if is_up != self._was_up:
                 _log.warning("store_is_up" if is_up else "store_is_down")
             self._was_up = is_up
 
-    def _tell_gateways(self, known: dict[str, Replica]) -> None:
+    def _tell_gateways(self, new: dict[str, Replica], gone: AbstractSet[str]) -> None:
         now = time.time()
-        told = {uid: it for uid, at in known.items() if (it := routed(at, now)) is not None}
+        told = {uid: it for uid, at in new.items() if (it := routed(at, now)) is not None}
         replicas.TABLE.publish_all(self._store, told)
-        replicas.TABLE.withdraw(self._store, *sorted(self._told - told.keys()))
-        self._told = set(told)
+        withdrawn = self._told & (gone | (new.keys() - told.keys()))
+        replicas.TABLE.withdraw(self._store, *sorted(withdrawn))
+        self._told = (self._told | told.keys()) - withdrawn
 
-    def _tell_jobs(self, known: dict[str, Replica]) -> None:
+    def _tell_jobs(
+        self, known: dict[str, Replica], new: dict[str, Replica], everything: bool
+    ) -> None:
         if self._leases is None:
             self._leases = self._read_leases()
         watched_at = self._watched_at()
-        running = dict(self._leases)
-        for uid, replica in known.items():
+        said: dict[str, Lease] = {}
+        for uid, replica in new.items():
             if replica.spec.path == "serverless" or replica.status.phase is not Phase.SERVING:
                 continue
             pods = self._pods(replica)
             found = proof(replica, pods, self._engine(uid), watched_at=watched_at)
             if found is not None:
-                running[uid] = found
-        said = dict(running)
-        for uid, lease in list(running.items()):
+                said[uid] = found
+        running = self._leases | said
+        if everything:
+            said = dict(running)
+        for uid in running.keys() - known.keys() | (running.keys() & new.keys()):
             replica_now = known.get(uid)
             if replica_now is None or is_over(replica_now.status):
-                said[uid] = last_proof(lease, replica_now)
-                del running[uid]
+                said[uid] = last_proof(running.pop(uid), replica_now)
         leases.TABLE.publish_all(self._store, said)
         self._leases = running  # only now: an end that was not heard is said again
 

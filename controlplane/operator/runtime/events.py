@@ -11,7 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from controlplane.cluster import EVENTS, AlreadyExists, Cluster, ClusterError, NotFound, Object
+from controlplane.cluster import (
+    EVENTS,
+    AlreadyExists,
+    Cluster,
+    ClusterError,
+    NotFound,
+    Object,
+    key_of,
+)
 from controlplane.crd.base import timestamp
 from controlplane.operator.actions import Emit
 from controlplane.operator.runtime.metrics import EVENTS_DROPPED
@@ -19,7 +27,7 @@ from controlplane.operator.runtime.metrics import EVENTS_DROPPED
 COMPONENT = "flashplane-operator"
 BURST = 25  # events of one object at once
 REFILL_SECONDS = 60.0  # one more for each
-MOST_REMEMBERED = 4096  # objects
+MOST_REMEMBERED = 4096  # objects, and events
 MOST_MESSAGE_CHARACTERS = 1024
 
 
@@ -31,6 +39,7 @@ class EventRecorder:
         self._clock = clock
         self._lock = threading.Lock()
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left, at
+        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()  # by namespace and name
 
     def emit(self, event: Emit) -> None:
         """Tell, or count one more of the same, or keep silent."""
@@ -54,19 +63,35 @@ class EventRecorder:
 
     def _write(self, event: Emit) -> None:
         body = event_body(event, self._clock())
+        key = key_of(body)
+        with self._lock:
+            count = self._counts.get(key)
         try:
-            self._cluster.create(EVENTS, body)
-        except AlreadyExists:
-            name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
-            try:
-                known = self._cluster.get(EVENTS, name, namespace=namespace)
-            except NotFound:  # it has just expired; the next of its kind begins anew
+            if count is not None:
+                self._count_up(body, count)
                 return
-            again = {
-                "count": int(known.get("count") or 1) + 1,
-                "lastTimestamp": body["lastTimestamp"],
-            }
+            self._cluster.create(EVENTS, body)
+            self._remember(key, 1)
+        except AlreadyExists:  # of an operator before this one
+            known = self._cluster.get(EVENTS, key[1], namespace=key[0])
+            self._count_up(body, int(known.get("count") or 1))
+
+    def _count_up(self, body: Object, count: int) -> None:
+        namespace, name = key = key_of(body)
+        again = {"count": count + 1, "lastTimestamp": body["lastTimestamp"]}
+        try:
             self._cluster.patch(EVENTS, name, again, namespace=namespace)
+        except NotFound:  # it has expired: it begins anew
+            self._cluster.create(EVENTS, body)
+            count = 0
+        self._remember(key, count + 1)
+
+    def _remember(self, key: tuple[str, str], count: int) -> None:
+        with self._lock:
+            self._counts.pop(key, None)
+            self._counts[key] = count
+            while len(self._counts) > MOST_REMEMBERED:
+                self._counts.popitem(last=False)
 
 
 def event_body(event: Emit, now: float) -> Object:

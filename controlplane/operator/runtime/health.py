@@ -45,7 +45,7 @@ class HealthServer:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="health"
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name="health"
         )
         self._thread.daemon = True
 

@@ -5,8 +5,9 @@ whoever may write a deployment may not thereby take a namespace. Called by the p
 deployments and endpoints.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from controlplane.cluster import Object, Resource, key_of
 from controlplane.crd.conditions import Reason, Status
@@ -30,30 +31,30 @@ class Namespace:
     wanted: tuple[tuple[Resource, Object], ...] = ()
     live: Mapping[tuple[str, str], Object] | None = field(default=None, repr=False)
 
+    @cached_property
+    def missing(self) -> Sequence[tuple[Resource, Object]]:
+        """The wanted objects that are not there, or differ in what we say of them."""
+        live = self.live or {}
+        return [
+            (resource, body)
+            for resource, body in self.wanted
+            if not holds(live.get((resource.plural, key_of(body)[1])), body)
+        ]
+
 
 def repairs(namespace: Namespace) -> Iterator[Apply]:
     """Yield what makes the namespace as it must be; nothing while it cannot be read."""
     if namespace.live is None or namespace.terminating:
         return
-    for resource, body in missing(namespace):
+    for resource, body in namespace.missing:
         yield Apply(resource, body)
-
-
-def missing(namespace: Namespace) -> list[tuple[Resource, Object]]:
-    """Return the wanted objects that are not there, or differ in what we say of them."""
-    live = namespace.live or {}
-    return [
-        (resource, body)
-        for resource, body in namespace.wanted
-        if not holds(live.get((resource.plural, key_of(body)[1])), body)
-    ]
 
 
 def isolation(namespace: Namespace) -> tuple[Status, Reason, str]:
     """Return the condition IsolationEnforced of what runs there: status, reason, message."""
     if namespace.live is None:
         return "Unknown", Reason.STALE, "the namespace could not be read"
-    gone = [f"{resource.kind} {body['metadata']['name']}" for resource, body in missing(namespace)]
+    gone = [f"{resource.kind} {body['metadata']['name']}" for resource, body in namespace.missing]
     if gone:
         return "False", Reason.STARTING, f"being put in place: {', '.join(gone)}"
     return "True", Reason.AS_WANTED, ""

@@ -6,8 +6,10 @@ allowed to by the RoleBinding that it makes there first. What it may not read ye
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from controlplane.cluster import Cluster, Forbidden, NotFound, Object, Resource, key_of
 from controlplane.crd.base import TENANT_LABEL
@@ -19,8 +21,8 @@ from controlplane.operator.manifests.tenant import (
     replica_identity,
     tenant_objects,
 )
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.tenants.namespace import Namespace
+from controlplane.watching.cache import Cache, Change
 
 FRESH_SECONDS = 55.0
 
@@ -36,9 +38,29 @@ class Caches:
     endpoints: Cache[GPUEndpoint]
 
 
+class _Quota(NamedTuple):
+    """A namespace's quota with what it was reckoned from."""
+
+    version: int
+    catalogue: Mapping[str, GPUConfiguration]
+    gpus: dict[str, int]
+
+
+class _Reading(NamedTuple):
+    """What was found in a namespace, and all that follows from it."""
+
+    at: float
+    body: Object
+    gpus: dict[str, int]
+    facts: Namespace
+
+
 class Namespaces:
     """Reads what namespaces hold, each at most about once a minute, or when something was put
-    back there. Safe for use by many threads."""
+    back there. Safe for use by many threads.
+
+    Every round of an endpoint or deployment asks, so that what is known is not reckoned again.
+    """
 
     def __init__(
         self,
@@ -55,7 +77,12 @@ class Namespaces:
         self._catalogue = catalogue
         self._clock = clock
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[float, Live]] = {}
+        self._readings: dict[str, _Reading] = {}
+        self._in_turn: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._quotas: dict[str, _Quota] = {}
+        self._versions: defaultdict[str, int] = defaultdict(int)  # of the specs in a namespace
+        caches.deployments.subscribe(self._owner_changed)
+        caches.endpoints.subscribe(self._owner_changed)
 
     def facts(self, name: str) -> Namespace:
         """Return the facts of a namespace.
@@ -66,36 +93,66 @@ class Namespaces:
         body = self._caches.namespaces.body("", name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return Namespace(terminating=True)
-        tenant = body["metadata"].get("labels", {}).get(TENANT_LABEL, "")
-        wanted = (
-            tenant_objects(name, tenant, self._settings, gpus=self._quota(name))
-            if tenant
-            else replica_identity(name, self._settings)
-        )
-        return Namespace(tenant, wanted=tuple(wanted), live=self._live(name, wanted))
+        with self._lock:
+            in_turn = self._in_turn[name]
+        with in_turn:  # one reads, the others take what it found
+            gpus = self._quota(name)
+            with self._lock:
+                known = self._readings.get(name)
+            if known is not None and self._clock() - known.at >= FRESH_SECONDS:
+                known = None
+            if known is None or known.body is not body or known.gpus is not gpus:
+                known = self._take(name, body, gpus, known)
+        return known.facts
 
     def forget(self, name: str) -> None:
         """Read a namespace anew at the next look: something was put back there."""
         with self._lock:
-            self._read.pop(name, None)
+            self._readings.pop(name, None)
+
+    def _take(
+        self, name: str, body: Object, gpus: dict[str, int], known: _Reading | None
+    ) -> _Reading:
+        tenant = body["metadata"].get("labels", {}).get(TENANT_LABEL, "")
+        wanted = (
+            tenant_objects(name, tenant, self._settings, gpus=gpus)
+            if tenant
+            else replica_identity(name, self._settings)
+        )
+        if known is not None and known.facts.live is not None:
+            at, live = known.at, known.facts.live
+        else:
+            at, live = self._clock(), self._live(wanted)
+        facts = Namespace(tenant, wanted=tuple(wanted), live=live)
+        with self._lock:
+            taken = self._readings[name] = _Reading(at, body, gpus, facts)
+        return taken
 
     def _quota(self, name: str) -> dict[str, int]:
-        caches = self._caches
-        owners = caches.deployments.list(name), caches.endpoints.list(name)
-        return quota(*owners, self._catalogue())
-
-    def _live(self, name: str, wanted: Sequence[tuple[Resource, Object]]) -> Live:
+        catalogue = self._catalogue()
         with self._lock:
-            known = self._read.get(name)
-        if known is not None and self._clock() - known[0] < FRESH_SECONDS:
-            return known[1]
+            version, known = self._versions[name], self._quotas.get(name)
+        if known is not None and known.version == version and known.catalogue is catalogue:
+            return known.gpus
+        owners = self._caches.deployments.list(name), self._caches.endpoints.list(name)
+        gpus = quota(*owners, catalogue)
+        if known is not None and known.gpus == gpus:
+            gpus = known.gpus
+        with self._lock:
+            self._quotas[name] = _Quota(version, catalogue, gpus)
+        return gpus
+
+    def _owner_changed(self, change: Change) -> None:
+        if change.old is None or change.new is None or change.old["spec"] != change.new["spec"]:
+            with self._lock:
+                self._versions[change.key[0]] += 1
+
+    def _live(self, wanted: Sequence[tuple[Resource, Object]]) -> Live:
         live: dict[tuple[str, str], Object] = {}
         for resource, body in wanted:
             found = self._get(resource, body)
             if found is not None:
                 live[resource.plural, key_of(body)[1]] = found
-        with self._lock:
-            self._read[name] = (self._clock(), live)
         return live
 
     def _get(self, resource: Resource, body: Object) -> Object | None:

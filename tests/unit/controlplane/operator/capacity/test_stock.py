@@ -44,6 +44,18 @@ def test_many_replicas_that_ask_at_once_share_no_gpu() -> None:
     assert Counter(it.node for offer in offers for it in offer) == {"a": 2, "b": 2, "c": 1}
 
 
+def test_a_node_that_only_beats_is_the_same() -> None:
+    made = Stock()
+    body = node_body("a", gpus=4)
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}
+    body["status"]["conditions"] = [ready]
+    assert made.set_node("a", Node.of(body))
+    ready["lastHeartbeatTime"] = "2026-01-01T00:05:00Z"
+    assert not made.set_node("a", Node.of(body))
+    ready["status"] = "False"
+    assert made.set_node("a", Node.of(body))
+
+
 def test_an_offer_lasts_until_its_reservation_is_seen_or_it_is_withdrawn() -> None:
     made = stock(a=4)
     offer = made.offer(replica("r-0"))

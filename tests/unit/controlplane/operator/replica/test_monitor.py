@@ -11,7 +11,7 @@ from support.polling import until
 from controlplane.operator.engines.profile import ENGINES
 from controlplane.operator.health.board import Board
 from controlplane.operator.replica.asking import Target
-from controlplane.operator.replica.monitor import Monitor
+from controlplane.operator.replica.monitor import Monitor, pause_seconds
 from controlplane.registry import gateways
 from controlplane.registry.gateways import GatewayReport
 from controlplane.store import open_store
@@ -95,3 +95,12 @@ def test_old_reports_are_kept_and_a_store_that_is_down_is_none(
     until(lambda: monitor.signals().gateways == (report,), seconds=5, what="the report")
     down = start([], [], "unix:///nowhere.sock")
     assert down.signals().gateways is None
+
+
+@pytest.mark.parametrize(
+    ("every_seconds", "engines", "pause"), [(2.0, 10, 2.0), (2.0, 5_000, 20.0), (0.5, 5_000, 0.5)]
+)
+def test_thousands_of_engines_at_rest_are_asked_less_often(
+    every_seconds: float, engines: int, pause: float
+) -> None:
+    assert pause_seconds(every_seconds, engines) == pause

@@ -85,6 +85,37 @@ def test_a_draining_replica_is_told_as_such_and_then_withdrawn(store: Store) -> 
     assert told(store) == []
 
 
+def test_only_what_is_new_is_told_between_two_repetitions(store: Store) -> None:
+    world = serving_world()
+    held = world.replica
+    tell = Publisher(
+        store,
+        replicas=lambda: [held],
+        pods=lambda replica: [*world.pods.values()],
+        engine=lambda uid: world.engine,
+        watched_at=lambda: world.now,
+    )
+    tell.publish()
+    store.flushall()
+    tell.publish(everything=False)
+    assert told(store) == []
+    held = held.model_copy(update={"spec": held.spec.model_copy(update={"weight": 7})})
+    tell.publish(everything=False)
+    assert [it.weight for it in told(store)] == [7]
+    tell.publish()
+    assert lease(store).uid == held.uid
+
+
+def test_an_end_is_told_between_two_repetitions(store: Store) -> None:
+    world = serving_world()
+    tell = publisher(store, world)
+    tell.publish()
+    world.body = None
+    tell.publish(everything=False)
+    assert told(store) == []
+    assert lease(store).ended
+
+
 def test_a_lease_reaches_back_over_an_outage(store: Store) -> None:
     world = serving_world()
     publisher(store, world).publish()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controlplane.cluster import PODS, Object, WatchEvent
-from controlplane.operator.runtime.cache import Broken, Cache, Change
+from controlplane.watching.cache import Broken, Cache, Change
 
 
 def pod(name: str, version: int, owner: str = "a") -> Object:
@@ -36,6 +36,36 @@ def test_an_object_is_parsed_once_a_change() -> None:
     assert [cache.get("n", "p"), cache.get("n", "p")] == [1, 1]
     cache.apply(WatchEvent("MODIFIED", pod("p", 2)))
     assert cache.get("n", "p") == 2
+
+
+def test_the_watch_s_echo_of_a_write_is_not_parsed_again() -> None:
+    parsed: list[Object] = []
+    cache: Cache[int] = Cache(PODS, lambda body: parsed.append(body) or len(parsed))
+    cache.assume(pod("p", 1))
+    cache.apply(WatchEvent("ADDED", pod("p", 1)))
+    cache.replace([pod("p", 1)], "1")
+    assert cache.get("n", "p") == 1
+
+
+def test_a_write_that_the_watch_has_echoed_goes_with_the_next_list(cache: Cache[Object]) -> None:
+    cache.assume(pod("p", 5))
+    cache.apply(WatchEvent("ADDED", pod("p", 5)))
+    cache.replace([], "4")
+    assert cache.get("n", "p") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        ({"status": {"phase": "Running"}}, False),
+        ({"spec": {"drain": "enough"}}, True),
+        ({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, True),
+    ],
+)
+def test_what_is_asked_for_is_told_from_what_happened(changed: Object, asked: bool) -> None:
+    before: Object = {"metadata": {}, "spec": {}, "status": {}}
+    assert Change(before, before | changed).asked is asked
+    assert not Change(None, before | changed).asked
 
 
 def test_what_does_not_parse_is_there_but_not_listed() -> None:

@@ -8,17 +8,18 @@ what the watch has told already is never undone by a late answer to a write.
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from controlplane.cluster import Object, Resource, WatchEvent, key_of
-from controlplane.operator.runtime.metrics import BROKEN_OBJECTS, CACHED_OBJECTS
+from controlplane.watching.metrics import BROKEN_OBJECTS, CACHED_OBJECTS
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[str, str]  # namespace, which is empty for a cluster's object; name
 Index: TypeAlias = Callable[[Object], str | None]
+_NAMESPACE = ""  # name of the index that every cache has
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Change(NamedTuple):
     def key(self) -> Key:
         """The object's key."""
         return key_of(self.body)
+
+    @property
+    def asked(self) -> bool:
+        """Whether something else is asked for now: another spec, or the object's end."""
+        if self.old is None or self.new is None:
+            return False
+        ends = "deletionTimestamp" in self.new["metadata"]
+        began = "deletionTimestamp" in self.old["metadata"]
+        return ends != began or self.old.get("spec") != self.new.get("spec")
 
 
 @dataclass
@@ -80,7 +90,8 @@ class Cache(Generic[T]):
         self._parse = parse
         self._index_of = dict(indexes or {})
         self._entries: dict[Key, _Entry[T]] = {}
-        self._indexed: dict[tuple[str, str], set[Key]] = defaultdict(set)
+        # By an index's name and word; in order of arrival, hence no sets.
+        self._indexed: dict[tuple[str, str], dict[Key, None]] = defaultdict(dict)
         self._told_version = 0
         self._handlers: list[Callable[[Change], None]] = []
         self._lock = threading.Lock()
@@ -129,6 +140,8 @@ class Cache(Generic[T]):
 
     def assume(self, body: Object) -> None:
         """Take the API server's answer to a write of ours for the truth until the watch tells."""
+        if self._knows(body, told=False):
+            return
         entry = self._entry(body, assumed=True)
         with self._in_order:
             with self._lock:
@@ -142,6 +155,8 @@ class Cache(Generic[T]):
         version = _version(event.object)
         entry = None
         if event.type in ("ADDED", "MODIFIED"):
+            if self._knows(event.object, told=True):
+                return
             entry = self._entry(event.object, assumed=False)
         with self._in_order:
             with self._lock:
@@ -156,7 +171,7 @@ class Cache(Generic[T]):
         A list is the truth even where versions went back, as a restored backup's do.
         """
         version = int(resource_version)
-        entries = {key_of(body): self._entry(body, assumed=False) for body in bodies}
+        entries = {key_of(body): self._listed(body) for body in bodies}
         changes = []
         with self._in_order:
             with self._lock:
@@ -169,6 +184,25 @@ class Cache(Generic[T]):
                         changes.append(self._set(key, entry))
             self._tell(changes)
         self.synced.set()
+
+    def _knows(self, body: Object, *, told: bool) -> bool:
+        """Whether this very version is here; `told`: by the watch. Reading it again costs much."""
+        version = _version(body)
+        with self._lock:
+            if told:
+                self._told_version = max(self._told_version, version)
+            known = self._entries.get(key_of(body))
+            if known is None or known.version != version:
+                return False
+            known.assumed = known.assumed and not told
+            return True
+
+    def _listed(self, body: Object) -> _Entry[T]:
+        with self._lock:
+            known = self._entries.get(key_of(body))
+        if known is not None and known.version == _version(body):
+            return replace(known, assumed=False)
+        return self._entry(body, assumed=False)
 
     def _put(self, key: Key, entry: _Entry[T] | None, version: int) -> Change | None:
         known = self._entries.get(key)
@@ -183,19 +217,20 @@ class Cache(Generic[T]):
             return None
         if known is not None:
             for place in self._places(known.body):
-                self._indexed[place].discard(key)
+                self._indexed[place].pop(key, None)
                 if not self._indexed[place]:
                     del self._indexed[place]
             del self._entries[key]
         if entry is not None:
             for place in self._places(entry.body):
-                self._indexed[place].add(key)
+                self._indexed[place][key] = None
             self._entries[key] = entry
         if known is None and entry is None:
             return None
         return Change(None if known is None else known.body, None if entry is None else entry.body)
 
     def _places(self, body: Object) -> Iterator[tuple[str, str]]:
+        yield _NAMESPACE, key_of(body)[0]
         for name, index in self._index_of.items():
             word = index(body)
             if word is not None:
@@ -219,11 +254,10 @@ class Cache(Generic[T]):
 
     def _values(self, namespace: str | None) -> Sequence[T | Broken]:
         with self._lock:
-            return [
-                entry.value
-                for (its_namespace, _), entry in self._entries.items()
-                if namespace is None or namespace == its_namespace
-            ]
+            if namespace is None:
+                return [entry.value for entry in self._entries.values()]
+            keys = self._indexed.get((_NAMESPACE, namespace), ())
+            return [self._entries[key].value for key in keys]
 
 
 def _version(body: Object) -> int:
