@@ -141,7 +141,7 @@ def change(session: Session, row: Deployment, merge: Json, *, by_tenant: bool) -
         _require_sale(session, row.tenant_id, spec)
     starts = not specs.is_stopped(spec) and (row.out_of_funds or specs.is_stopped(before))
     if starts:
-        _require_money(session, row.tenant_id, spec)
+        _require_money(session, row.tenant_id, spec, but=row.id)
     out_of_funds = row.out_of_funds and not starts
     return rows.change(session, row, spec=spec.wire(), out_of_funds=out_of_funds)
 
@@ -230,12 +230,24 @@ def _require_sale(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> 
         )
 
 
-def _require_money(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
-    """Refuse what would be stopped at once: what a first minute costs must be there."""
+def _require_money(
+    session: Session, tenant_id: uuid.UUID | None, spec: Spec, *, but: uuid.UUID | None = None
+) -> None:
+    """Refuse what would be stopped at once: a first minute must be there, next to one of all else
+    that the tenant runs, `but` for one row. Starting up is free, so it is asked before."""
     if tenant_id is None or specs.is_stopped(spec):
         return
     prices = market(session)
-    dearest_p = max(prices.rate_p_per_hour(name) or 0 for name in spec.configurations)
-    least_p = dearest_p * max(1, fewest_replicas(spec)) // 60
+    least_p = _minute_p(spec, prices)
+    for row in rows.running(session, tenant_id=tenant_id):
+        if row.id != but and not specs.is_stopped(other := specs.stored(row.path, row.spec)):
+            least_p += _minute_p(other, prices)
     if ledger.balance(session, tenant_id=tenant_id).available_p < least_p:
-        raise InsufficientBalance("The balance does not cover a minute of this: top up first.")
+        raise InsufficientBalance(
+            "The balance does not cover a minute of this and of what runs: top up first."
+        )
+
+
+def _minute_p(spec: Spec, prices: Market) -> int:
+    dearest_p = max(prices.rate_p_per_hour(name) or 0 for name in spec.configurations)
+    return dearest_p * max(1, fewest_replicas(spec)) // 60

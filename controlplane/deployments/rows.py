@@ -137,6 +137,17 @@ def listing(
     return list(session.scalars(query))
 
 
+def running(session: Session, *, tenant_id: uuid.UUID) -> list[Deployment]:
+    """Return a tenant's deployments that are neither ending nor out of funds."""
+    query = select(Deployment).where(
+        Deployment.tenant_id == tenant_id,
+        Deployment.managed == "row",
+        Deployment.state == "active",
+        Deployment.out_of_funds.is_(False),
+    )
+    return list(session.scalars(query))
+
+
 def change(session: Session, row: Deployment, *, spec: Json, out_of_funds: bool) -> Deployment:
     """Give a locked row another spec; the same one again changes nothing."""
     if (row.spec, row.out_of_funds) != (spec, out_of_funds):

@@ -77,7 +77,12 @@ def test_a_first_minute_of_all_replicas_must_be_there(
 ) -> None:
     poor = as_tenant(shop.customer(10**12).token)  # 20 USD an hour: 3 replicas' minute
     refused(order(poor, spec=DEDICATED | {"replicas": 4}), 402, "insufficient_balance", None)
-    assert order(poor, spec=DEDICATED | {"replicas": 3}).status_code == 201
+    made = order(poor, spec=DEDICATED | {"replicas": 3})
+    assert made.status_code == 201
+    refused(order(poor, name="second"), 402, "insufficient_balance", None)
+    change(poor, made.json(), {"stopped": True})
+    assert order(poor, name="second").status_code == 201
+    assert change(poor, made.json(), {"stopped": False}).status_code == 402
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

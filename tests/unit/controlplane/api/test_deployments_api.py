@@ -11,7 +11,7 @@ from support.orders import BARE, DEDICATED, PUBLIC_KEY, stock
 from support.rest_orders import change, order, ordered, refused
 from support.shop import Customer, Shop
 
-from controlplane.billing import gpu_time
+from controlplane.billing import gpu_stops, gpu_time
 from controlplane.deployments.models import Deployment
 from controlplane.registry.leases import Lease
 
@@ -237,6 +237,7 @@ def live(shop: Shop, customer: Customer, seconds: float) -> None:
     with shop.sessions.begin() as session:
         gpu_time.extend(session, [proof], end)
         gpu_time.charge(session, end)
+        gpu_stops.stop_broke(session, end)
 
 
 def test_a_deployment_tells_what_it_cost(
