@@ -37,7 +37,8 @@ def workspace_pod(replica: Replica, settings: BareSettings) -> Object:
         "name": WORKSPACE,
         "image": spec.image or DEFAULT_IMAGE.format(cuda=spec.cuda),
         "env": [{"name": name, "value": value} for name, value in sorted(spec.env.items())],
-        "ports": [{"name": it.name[:15], "containerPort": it.port} for it in spec.ports],
+        # Without names: those of a pod's ports obey other rules than ours, and nobody asks by them.
+        "ports": [{"containerPort": port} for port in sorted({it.port for it in spec.ports})],
         "resources": resources(replica.spec.configuration),
         "securityContext": confined(CUSTOMER_UID, writable=True),
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
