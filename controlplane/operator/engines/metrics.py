@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
+_REST = r"(?:\{.*\})?\s+(\S+)"
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def sglang_metrics(text: str) -> EngineMetrics:
 
 def _load(text: str, *, running: str, waiting: str, usage: str) -> EngineMetrics:
     found: dict[str, list[float]] = {running: [], waiting: [], usage: []}
-    for match in _SAMPLE.finditer(text):
-        values = found.get(match.group(1))
-        # An engine's other metrics, and lines that cannot be read, are no concern of ours.
-        if values is not None and (value := _finite(match.group(2))) is not None:
-            values.append(value)
+    # An engine's other metrics, hundreds of lines, are not even looked at.
+    for match in re.finditer(rf"^({running}|{waiting}|{usage}){_REST}", text, re.MULTILINE):
+        value = _finite(match.group(2))
+        if value is not None:
+            found[match.group(1)].append(value)
     return EngineMetrics(
         running=round(sum(found[running])) if found[running] else None,
         waiting=round(sum(found[waiting])) if found[waiting] else None,

@@ -5,11 +5,14 @@ may be late, so a timeout changes nothing and what was told before grows old. Wh
 is alive is the kubelet's judgement.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import NamedTuple
 
-import httpx
+import aiohttp
 
 from controlplane.operator.engines.openai import MODELS_PATH, parse_models
 from controlplane.operator.engines.profile import EngineProfile
@@ -39,10 +42,17 @@ class Target:
     every_seconds: float
 
 
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    text: str
+
+
 class Asking:
     """What one process has told so far."""
 
-    def __init__(self, client: httpx.AsyncClient, target: Target) -> None:
+    def __init__(self, client: aiohttp.ClientSession, target: Target) -> None:
         self._client = client
         self.target = target
         self.state: EngineState | None = None
@@ -52,12 +62,12 @@ class Asking:
         """Ask once and return what is known now; None: nothing yet."""
         try:
             answer = await self._get(self.target.profile.health_path)
-        except httpx.TimeoutException:
+        except TimeoutError:
             return self.state
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             return self._said_unwell(type(error).__name__)
-        if answer.status_code != 200:
-            return self._said_unwell(f"{self.target.profile.health_path}: {answer.status_code}")
+        if answer.status != HTTPStatus.OK:
+            return self._said_unwell(f"{self.target.profile.health_path}: {answer.status}")
         self._unwell = 0
         before = self.state
         healthy = EngineState(
@@ -91,9 +101,9 @@ class Asking:
     async def _with_load(self, state: EngineState) -> EngineState:
         try:
             answer = await self._get(self.target.profile.metrics_path)
-        except httpx.HTTPError:
+        except (aiohttp.ClientError, TimeoutError):
             return state
-        if answer.status_code != 200:
+        if answer.status != HTTPStatus.OK:
             return state
         load = self.target.profile.parse_metrics(answer.text)
         return replace(state, running=load.running, waiting=load.waiting, kv_usage=load.kv_usage)
@@ -101,26 +111,36 @@ class Asking:
     async def _prove(self, state: EngineState) -> EngineState:
         path, body = self.target.profile.completion_request(self.target.model)
         try:
-            answer = await self._client.post(
-                self.target.url + path, json=body, timeout=GENERATION_SECONDS
-            )
-            if answer.status_code != 200:
-                return replace(state, error=f"{path}: {answer.status_code} {answer.text[:200]}")
-            if not _generated(answer.json()):
+            answer = await self._send("POST", path, GENERATION_SECONDS, body)
+            if answer.status != HTTPStatus.OK:
+                return replace(state, error=f"{path}: {answer.status} {answer.text[:200]}")
+            if not _generated(json.loads(answer.text)):
                 return replace(state, error=f"{path}: an answer without a choice")
             context = await self._context()
-        except (httpx.HTTPError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             return replace(state, error=f"{path}: {type(error).__name__}")
         return replace(state, at=time.time(), proven=True, max_model_len=context)
 
     async def _context(self) -> int | None:
         answer = await self._get(MODELS_PATH)
-        served = parse_models(answer.json()) if answer.status_code == 200 else []
+        served = parse_models(json.loads(answer.text)) if answer.status == HTTPStatus.OK else []
         lengths = {it.name: it.max_model_len for it in served}
         return lengths.get(self.target.model)
 
-    async def _get(self, path: str) -> httpx.Response:
-        return await self._client.get(self.target.url + path, timeout=ANSWER_SECONDS)
+    async def _get(self, path: str) -> Answer:
+        return await self._send("GET", path, ANSWER_SECONDS)
+
+    async def _send(
+        self, method: str, path: str, seconds: float, body: Mapping[str, object] | None = None
+    ) -> Answer:
+        async with self._client.request(
+            method,
+            self.target.url + path,
+            json=body,
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            allow_redirects=False,
+        ) as answer:
+            return Answer(answer.status, (await answer.read()).decode(errors="replace"))
 
 
 def _generated(body: object) -> bool:

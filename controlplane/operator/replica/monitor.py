@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-import httpx
+import aiohttp
 import redis
 
 from controlplane.operator.health.board import Board
-from controlplane.operator.replica.asking import ANSWER_SECONDS, Asking, Target
+from controlplane.operator.replica.asking import Asking, Target
 from controlplane.operator.signals import EngineState, Signals
 from controlplane.registry import gateways
 from controlplane.registry.gateways import GatewayReport
@@ -22,7 +22,7 @@ from controlplane.store import Store
 LOOK_SECONDS = 0.5
 AT_ONCE = 64  # engines asked at the same time
 # More would take more than a fifth of a core: beyond it, engines at rest are asked less often.
-MOST_A_SECOND = 250
+MOST_A_SECOND = 400
 RELAXED_SECONDS = 2.0
 # Reports older than this are of gateways that will not come back.
 FORGOTTEN_SECONDS = 86_400.0
@@ -90,9 +90,11 @@ class Monitor:
         asyncio.run(self._main())
 
     async def _main(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
-        async with httpx.AsyncClient(
-            limits=limits, headers=self._headers, timeout=ANSWER_SECONDS, trust_env=False
+        # A thousand engines are asked by this thread: this client costs a tenth of others.
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
         ) as client:
             followers: dict[str, tuple[Target, asyncio.Task[None]]] = {}
             at_once = asyncio.Semaphore(AT_ONCE)
@@ -117,7 +119,7 @@ class Monitor:
         self,
         targets: dict[str, Target],
         followers: dict[str, tuple[Target, asyncio.Task[None]]],
-        client: httpx.AsyncClient,
+        client: aiohttp.ClientSession,
         at_once: asyncio.Semaphore,
     ) -> None:
         for uid, (target, task) in list(followers.items()):

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-import httpx
+import aiohttp
 import pytest
 from support.http_engine import Engine, engine_running
 
@@ -32,13 +32,13 @@ def target(engine: Engine) -> Iterator[Target]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as made:
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
         yield made
 
 
 async def test_one_generation_proves_it_once(
-    engine: Engine, target: Target, client: httpx.AsyncClient
+    engine: Engine, target: Target, client: aiohttp.ClientSession
 ) -> None:
     asked = Asking(client, target)
     for _ in range(3):
@@ -49,7 +49,9 @@ async def test_one_generation_proves_it_once(
     assert engine.asked.count("/v1/completions") == 1
 
 
-async def test_its_load_is_told(engine: Engine, target: Target, client: httpx.AsyncClient) -> None:
+async def test_its_load_is_told(
+    engine: Engine, target: Target, client: aiohttp.ClientSession
+) -> None:
     engine.running = 7
     state = await Asking(client, target).ask()
     assert state is not None
@@ -57,7 +59,7 @@ async def test_its_load_is_told(engine: Engine, target: Target, client: httpx.As
 
 
 async def test_listing_the_model_is_no_proof(
-    engine: Engine, target: Target, client: httpx.AsyncClient
+    engine: Engine, target: Target, client: aiohttp.ClientSession
 ) -> None:
     engine.completions = 503
     asked = Asking(client, target)
@@ -72,7 +74,7 @@ async def test_listing_the_model_is_no_proof(
 
 
 async def test_one_bad_answer_is_a_hiccup_and_several_are_not(
-    engine: Engine, target: Target, client: httpx.AsyncClient
+    engine: Engine, target: Target, client: aiohttp.ClientSession
 ) -> None:
     asked = Asking(client, target)
     await asked.ask()
@@ -89,16 +91,16 @@ async def test_one_bad_answer_is_a_hiccup_and_several_are_not(
     assert state.proven
 
 
-async def test_nobody_listening_is_an_answer(target: Target, client: httpx.AsyncClient) -> None:
+async def test_nobody_listening_is_an_answer(target: Target, client: aiohttp.ClientSession) -> None:
     asked = Asking(client, replace(target, url="http://127.0.0.1:1"))
     for _ in range(UNWELL_ANSWERS):
         state = await asked.ask()
     assert state is not None
-    assert (state.healthy, state.error) == (False, "ConnectError")
+    assert (state.healthy, state.error) == (False, "ClientConnectorError")
 
 
 async def test_silence_changes_nothing(
-    engine: Engine, target: Target, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, target: Target, client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Asking(client, target)
     before = await asked.ask()
