@@ -112,6 +112,21 @@ def last_proof(last: Lease, replica: Replica | None) -> Lease:
     return msgspec.structs.replace(last, published_at=proven_at, ended=True)
 
 
+def short_life(replica: Replica) -> Lease | None:
+    """Return a bare life that was over before its kubelet could be believed; None: there is none.
+
+    Without it, whoever stops and starts often enough would never pay.
+    """
+    status = replica.status
+    if replica.spec.path != "bare" or not is_over(status) or status.serving_since is None:
+        return None
+    stopped_at, alive_since = _stopped_at(status), seconds(status.serving_since) + 1
+    served = [stage.phase for stage in status.stages].count(Phase.SERVING)
+    if stopped_at is None or served != 1 or stopped_at <= alive_since:
+        return None
+    return msgspec.structs.replace(_lease(replica, alive_since, stopped_at), ended=True)
+
+
 def _stopped_at(status: ReplicaStatus) -> float | None:
     """Return when it stopped serving because that was wanted; None: it was lost."""
     if status.failure is not None or status.drained_by == GONE or status.phase_since is None:
@@ -162,6 +177,7 @@ class Publisher:
         self._told: set[str] = set()  # uids that gateways were told of
         self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
         self._tellings = 0  # in a row that the store took
+        self._over: set[str] = set()  # replicas whose end jobs were told of, if there was any
 
     def tell(self) -> bool:
         """Tell what is new, now and then everything; return whether the store took it."""
@@ -216,8 +232,12 @@ class Publisher:
             replica_now = known.get(uid)
             if replica_now is None or is_over(replica_now.status):
                 said[uid] = last_proof(running.pop(uid), replica_now)
+        over = {uid for uid, it in new.items() if is_over(it.status)}
+        short = {uid: short_life(new[uid]) for uid in over - self._over - said.keys()}
+        said |= {uid: it for uid, it in short.items() if it is not None}
         leases.TABLE.publish_all(self._store, said)
-        self._leases = running  # only now: an end that was not heard is said again
+        # Only now: an end that was not heard is said again.
+        self._leases, self._over = running, (self._over | over) & known.keys()
 
     def _read_leases(self) -> dict[str, Lease]:
         """Go on with what an earlier operator told; forget what is long over."""

@@ -480,3 +480,17 @@ def test_what_makes_pods_is_deleted_and_what_is_beside_them_goes_with_the_replic
     deleted = {it.resource for it in world.done if isinstance(it, Delete)}
     assert LEADER_WORKER_SETS in deleted
     assert NETWORK_POLICIES not in deleted
+
+
+def test_why_the_last_start_failed_is_told_until_one_succeeds() -> None:
+    world = World()
+    world.rounds()
+    world.pods_are(Phase.LOADING, Reason.ENGINE_FAILED, message="No such option")
+    world.rounds(1)
+    world.pods_are(Phase.LOADING)
+    world.rounds(1)
+    assert world.condition("Ready") == ("False", Reason.ENGINE_FAILED)
+    world.pods_are(Phase.PROBING)
+    world.engine_says(max_model_len=4096)
+    world.rounds(1)
+    assert world.condition("Ready") == ("True", Reason.AS_WANTED)
