@@ -22,11 +22,18 @@ async def ask(upstream: Upstream, url: str) -> None:
     response.close()
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"{}")
-    writer.write(ANSWER)
-    await reader.read()
-    writer.close()
+async def serve(ended: asyncio.Semaphore) -> asyncio.Server:
+    """Start an engine; `ended` counts the connections that are over."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(ANSWER)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.release()
+
+    return await asyncio.start_server(answer, "127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://h:x", "ftp://h", ""])
@@ -38,7 +45,8 @@ async def test_an_address_that_is_none_is_an_engine_that_is_not_there(
 
 
 async def test_engines_that_are_gone_are_forgotten(upstream: Upstream) -> None:
-    servers = [await asyncio.start_server(answer, "127.0.0.1", 0) for _ in range(2)]
+    ended = asyncio.Semaphore(0)
+    servers = [await serve(ended) for _ in range(2)]
     urls = [f"http://127.0.0.1:{it.sockets[0].getsockname()[1]}" for it in servers]
     for url in urls:
         await ask(upstream, url)
@@ -49,4 +57,5 @@ async def test_engines_that_are_gone_are_forgotten(upstream: Upstream) -> None:
     assert len(upstream.known) <= 3
     upstream.close()
     for server in servers:
+        await ended.acquire()
         server.close()
