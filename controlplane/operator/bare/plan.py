@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from controlplane.cluster import SERVICES, VOLUME_CLAIMS, Object
-from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import ENDPOINTS, OWNER_LABEL, REPLICAS
 from controlplane.crd.conditions import Reason
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointSpec
@@ -22,6 +22,7 @@ from controlplane.operator.bare.pods import claim_name
 from controlplane.operator.bare.ports import INGRESSES, ingress, object_name, service
 from controlplane.operator.bare.status import status
 from controlplane.operator.finalizers import hold, let_go
+from controlplane.operator.making import make
 from controlplane.operator.tenants.namespace import repairs
 
 # Read live, so a change of them leaves the lease alone.
@@ -103,8 +104,7 @@ def _keep(observed: Observed, problem: Problem | None) -> list[Action]:
         return [*_volume(observed), *_expose(observed)]
     if problem is not None:
         return []
-    body = _replica(endpoint, _configuration(observed))
-    return [*_volume(observed), Create(REPLICAS, body)]
+    return [*_volume(observed), _lease(endpoint, _configuration(observed))]
 
 
 def end(replica: Replica | None, why: str) -> list[Action]:
@@ -160,7 +160,7 @@ def _skipped(observed: Observed) -> list[str]:
     return skipped[-1:] if everything and len(endpoint.spec.configurations) > 1 else skipped
 
 
-def _replica(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Object:
+def _lease(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Create:
     node = "dedicated" if endpoint.spec.whole_node else "shared"
     spec = ReplicaSpec(
         owner_kind="GPUEndpoint",
@@ -174,13 +174,7 @@ def _replica(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Object:
         isolation=Isolation(node=node, runtime_class=endpoint.spec.runtime_class),
         drain_timeout_seconds=DRAIN_SECONDS,
     )
-    metadata = {
-        "labels": {OWNER_LABEL: endpoint.name},
-        "finalizers": [FINALIZER],
-        "ownerReferences": [endpoint.owner_reference()],
-    }
-    name = f"{endpoint.name}-0"
-    return Replica.body(endpoint.namespace, name, metadata=metadata, spec=spec.wire())
+    return make(endpoint, spec)
 
 
 def _volume(observed: Observed) -> list[Action]:

@@ -139,7 +139,13 @@ READY = [{"type": "Ready", "status": "True"}]
             Phase.LOADING,
             Reason.ENGINE_FAILED,
         ),
-        (seen(phase="Failed", reason="Evicted"), Phase.SCHEDULED, Reason.ENGINE_FAILED),
+        (seen(phase="Failed", reason="Evicted"), Phase.SCHEDULED, Reason.PREEMPTED),
+        (
+            seen(phase="Failed", reason="UnexpectedAdmissionError"),
+            Phase.SCHEDULED,
+            Reason.WAITING_FOR_CAPACITY,
+        ),
+        (seen(phase="Failed", workspace={"state": {}}), Phase.SCHEDULED, Reason.ENGINE_FAILED),
     ],
 )
 def test_how_far_a_pod_is(pod: Object, phase: Phase, reason: Reason | None) -> None:
