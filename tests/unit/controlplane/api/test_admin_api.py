@@ -15,6 +15,8 @@ from controlplane.usage.records import TokenUsage
 
 USAGE = TokenUsage(10, 20, 5, 2)
 
+NOBODY = "019b76da-a800-7000-8000-00000000ffff"
+
 
 def new_tenant(admin: TestClient, name: str = "acme") -> str:
     answer = admin.post("/admin/v1/tenants", json={"name": name})
@@ -174,11 +176,11 @@ def test_every_admin_route_asks_for_a_key(admin_app: FastAPI) -> None:
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("PUT", "/admin/v1/tenants", 405, "method_not_allowed"),
-        ("GET", f"/admin/v1/tenants/{uuid.uuid4()}", 404, "not_found"),
+        ("GET", f"/admin/v1/tenants/{NOBODY}", 404, "not_found"),
         ("GET", "/admin/v1/tenants/7", 422, "invalid_parameter"),
         ("GET", "/admin/v1/tenants?limit=0", 422, "invalid_parameter"),
         ("GET", f"/admin/v1/ledger?after={2**64}", 422, "invalid_parameter"),
-        ("DELETE", f"/admin/v1/keys/{uuid.uuid4()}", 404, "not_found"),
+        ("DELETE", f"/admin/v1/keys/{NOBODY}", 404, "not_found"),
     ],
 )
 def test_every_error_has_openais_shape(
