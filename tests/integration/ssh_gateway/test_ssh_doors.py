@@ -172,7 +172,8 @@ async def test_a_key_that_is_none_opens_nothing_and_stops_no_revocation(
     other = endpoint("dev", "fp-b", sshKeys=odd)
     async with connect(key) as connection:
         # The owner takes the key away and puts one there that no parser takes.
-        gateway.directory.replace([other, endpoint("dev", sshKeys=odd)])
+        for body in (other, endpoint("dev", sshKeys=odd)):
+            gateway.directory.update(body)
         await asyncio.wait_for(connection.wait_closed(), 1)
     await refusal(connect, key, "dev")
 
