@@ -71,8 +71,10 @@ def configure(process: str, *, log_dir: Path | None, level: str) -> None:
         )
     handler.setFormatter(JsonLines(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # It tells every request: the operator asks each engine every second.
-    logging.getLogger("httpx").setLevel(max(logging.WARNING, logging.root.level))
+    # One tells every request, and the operator asks each engine every second; the other tells the
+    # names that strangers try and the commands that customers run.
+    for chatty in ("httpx", "asyncssh"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
 
 
 class JsonLines(logging.Formatter):

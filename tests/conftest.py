@@ -4,6 +4,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from controlplane.schema import upgrade
 from controlplane.supervisor.postgres import Postgres
 from controlplane.supervisor.valkey import Valkey
 
+MakeDatabase = Callable[[], AbstractContextManager[str]]
 TEMPLATE = "template_flashplane"
 DATABASE_NUMBERS = count(1)
 # Tests kill processes, never the machine: what the kernel holds is safe, and commits are quicker.
@@ -52,14 +54,26 @@ def valkey(server_folder: Path) -> Iterator[Valkey]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def make_database(postgres: Postgres) -> MakeDatabase:
+    """Makes a fresh, migrated database for as long as it is needed, and gives its URL."""
+
+    @contextmanager
+    def make() -> Iterator[str]:
+        name = f"test_{next(DATABASE_NUMBERS)}"
+        with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            yield postgres.url(name)
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return make
+
+
 @pytest.fixture
-def database_url(postgres: Postgres) -> Iterator[str]:
+def database_url(make_database: MakeDatabase) -> Iterator[str]:
     """The URL of a fresh, migrated database of this test alone."""
-    name = f"test_{next(DATABASE_NUMBERS)}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        yield postgres.url(name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with make_database() as url:
+        yield url
 
 
 @pytest.fixture

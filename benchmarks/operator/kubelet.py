@@ -14,8 +14,8 @@ from controlplane.cluster import (
     Resource,
 )
 from controlplane.kube import Kube
-from controlplane.operator.runtime.cache import Cache, Change
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.watching.cache import Cache, Change
+from controlplane.watching.reflector import Reflector
 
 BINDINGS = Resource("", "v1", "bindings", "Binding")
 WORKERS = 6

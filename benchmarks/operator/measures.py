@@ -13,8 +13,8 @@ from benchmarks.operator.world import RELEASE, World
 from controlplane.cluster import PODS, Object
 from controlplane.crd.base import ENDPOINTS, REPLICAS
 from controlplane.kube import Kube
-from controlplane.operator.runtime.cache import Cache, Change, Key
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.watching.cache import Cache, Change, Key
+from controlplane.watching.reflector import Reflector
 
 SETTLE_SECONDS = 3600.0
 CHANGE_PAUSE_SECONDS = 0.05

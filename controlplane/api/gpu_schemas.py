@@ -4,9 +4,9 @@ import uuid
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from controlplane.api.schemas import Body, Name, Usd
+from controlplane.api.schemas import Body, Moment, Name, Usd
 from controlplane.deployments.history import Totals
 from controlplane.deployments.models import GpuInterval
 from controlplane.deployments.quote import Market, Offer
@@ -80,7 +80,7 @@ class NewGpuPrice(Body):
     configuration: Name = Field(examples=["h200-x4"])
     kind: Literal["on_demand", "spot"] = "on_demand"
     usd_per_hour: Usd = Field(examples=["19.36"])
-    effective_from: AwareDatetime | None = None
+    effective_from: Moment | None = None
 
 
 class GpuPriceOut(BaseModel):

@@ -36,6 +36,14 @@ def _is_rate(text: str) -> str:
     return text
 
 
+def _is_storable(moment: datetime) -> datetime:
+    # In UTC it may lie outside the years that there are.
+    if not 1970 < moment.year < 9000:
+        raise ValueError("must be in a year from 1971 to 8999")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_is_storable)]
 _DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,12})?$"
 Usd = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_amount)]
 UsdPerMillion = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_rate)]
@@ -126,7 +134,7 @@ class NewPrice(Body):
     hit_usd_per_million: UsdPerMillion = Field(examples=["0.0028"])
     miss_usd_per_million: UsdPerMillion = Field(examples=["0.14"])
     output_usd_per_million: UsdPerMillion = Field(examples=["0.28"])
-    effective_from: AwareDatetime | None = None
+    effective_from: Moment | None = None
 
 
 class PriceOut(BaseModel):

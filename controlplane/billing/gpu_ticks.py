@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from controlplane.pricing.rating import gpu_time_p
 
 TICK_MS = 60_000
+# For how long time waits to be paid from money that is held for requests, and may come back.
+PATIENCE_MS = 3 * TICK_MS
 # Keeps one tick inside one ledger entry, however long nobody billed.
 LONGEST_TICK_MS = 24 * 3_600_000
 

@@ -2,7 +2,8 @@
 
 `extend` writes down what was proven; `charge` moves money for it, a minute at a time. A charge, its
 ledger rows and the interval's new figures commit together, so a crash anywhere changes no sum.
-Time that the account does not cover is waived, told to the operator, and ends the deployment.
+Time that the account does not cover is waived and told to the operator; `gpu_stops` ends what costs
+it.
 """
 
 import logging
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import Numeric, cast, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,12 +20,13 @@ from controlplane import metrics
 from controlplane.accounts import funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
-from controlplane.billing.gpu_ticks import TICK_MS, Life, Tick, extended, tick
+from controlplane.accounts.models import Account
+from controlplane.billing.gpu_ticks import PATIENCE_MS, TICK_MS, Life, Tick, extended, tick
 from controlplane.crd.base import Path
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing import gpu
-from controlplane.pricing.rating import gpu_time_p
+from controlplane.pricing.rating import MS_PER_HOUR
 from controlplane.registry import leases
 from controlplane.registry.leases import Lease
 from controlplane.store import Store
@@ -34,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 BILLED_PATHS = (Path.DEDICATED, Path.BARE)
 _TICK = timedelta(milliseconds=TICK_MS)
+_PATIENCE = timedelta(milliseconds=PATIENCE_MS)
+UNBILLED_MS = GpuInterval.proven_ms - GpuInterval.billed_ms
 
 
 def proofs(store: Store) -> list[Lease]:
@@ -78,28 +82,35 @@ def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
 
 
 def charge(session: Session, now: datetime, limit: int = 100) -> int:
-    """Charge at most `limit` intervals that are due; return how many.
+    """Charge at most `limit` intervals that are due; return how many were.
 
-    Due is a whole minute, or whatever is left of a life that has ended or fallen silent. Several
+    Due is a whole minute, or whatever is left of a life that has ended or fallen silent. What only
+    money held for requests would cover waits a while: most of it comes back when they end. Several
     processes may charge at once: each claims intervals of its own.
     """
+    cost_p = cast(GpuInterval.rate_p_per_hour, Numeric) * UNBILLED_MS / MS_PER_HOUR
     due = session.scalars(
         select(GpuInterval)
+        .join(Account, Account.tenant_id == GpuInterval.tenant_id)
         .where(
             GpuInterval.billed_ms < GpuInterval.proven_ms,
             or_(
-                GpuInterval.proven_ms - GpuInterval.billed_ms >= TICK_MS,
+                UNBILLED_MS >= TICK_MS,
                 GpuInterval.ended_at.is_not(None),
                 GpuInterval.proven_until < now - _TICK,
+            ),
+            or_(
+                Account.held_p == 0,
+                Account.balance_p - Account.held_p > cost_p,
+                UNBILLED_MS >= PATIENCE_MS,
+                GpuInterval.proven_until < now - _PATIENCE,
             ),
         )
         .order_by(GpuInterval.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=GpuInterval)
     ).all()
-    if due:
-        _charge(session, due)
-    return len(due)
+    return _charge(session, due, now) if due else 0
 
 
 def _begin(session: Session, uid: uuid.UUID, proof: Lease, now: datetime) -> None:
@@ -155,10 +166,10 @@ def _go_on(interval: GpuInterval, proof: Lease, now: datetime) -> None:
         interval.ended_at = interval.proven_until
 
 
-def _charge(session: Session, due: Sequence[GpuInterval]) -> None:
+def _charge(session: Session, due: Sequence[GpuInterval], now: datetime) -> int:
     accounts = funds.lock(session, tenant_ids={it.tenant_id for it in due}, platform=["revenue"])
     left_p = {tenant_id: account.available_p for tenant_id, account in accounts.by_tenant.items()}
-    postings, broke = [], []
+    postings, charged = [], 0
     for interval in due:
         decided = tick(
             interval.rate_p_per_hour,
@@ -166,6 +177,10 @@ def _charge(session: Session, due: Sequence[GpuInterval]) -> None:
             proven_ms=interval.proven_ms,
             available_p=left_p[interval.tenant_id],
         )
+        held_p = accounts.by_tenant[interval.tenant_id].held_p
+        if decided.waived_p and held_p and not _is_overdue(interval, now):
+            continue
+        charged += 1
         left_p[interval.tenant_id] -= decided.charge_p
         if decided.charge_p:
             postings.append(_posting(interval, decided, accounts))
@@ -173,16 +188,17 @@ def _charge(session: Session, due: Sequence[GpuInterval]) -> None:
         interval.billed_p += decided.charge_p
         interval.waived_p += decided.waived_p
         metrics.GPU_TIME_PICODOLLARS.inc(decided.charge_p)
-        # Stopped before the account is empty: replicas finish requests, and cost, for a while yet.
-        next_p = gpu_time_p(interval.rate_p_per_hour, TICK_MS)
-        if left_p[interval.tenant_id] < next_p:
-            broke.append(interval)
         if decided.waived_p:
             _tell("insufficient_balance", interval.replica, waived_p=decided.waived_p)
     ledger.post(session, postings)
     funds.write(session, [*accounts.by_tenant.values(), *accounts.by_kind.values()])
-    rows.stop_for_funds(session, {it.deployment_id for it in broke if it.deployment_id})
     session.flush()
+    return charged
+
+
+def _is_overdue(interval: GpuInterval, now: datetime) -> bool:
+    unbilled_ms = interval.proven_ms - interval.billed_ms
+    return unbilled_ms >= PATIENCE_MS or interval.proven_until < now - _PATIENCE
 
 
 def _posting(interval: GpuInterval, decided: Tick, accounts: LockedFunds) -> Posting:

@@ -33,6 +33,7 @@ tenant, bare GPUs that a tenant runs alone.
 A spec's fields: `kubectl explain inferencedeployment.spec`, or `gpuendpoint.spec` with --bare.
 """
 COLUMNS = ("name", "path", "tenant_id", "phase", "state", "managed", "model", "stopped_because")
+CHANGE_COLUMNS = ("id", "name", "path", "state", "generation")
 CONFIGURATION_COLUMNS = ("id", "gpu", "gpus", "nodes", "spot", "usd_per_hour", "free_replicas")
 USAGE_COLUMNS = (
     *("replica", "configuration", "spot", "usd_per_hour", "started_at", "proven_until"),
@@ -94,7 +95,10 @@ def create(
             params={"dry_run": dry_run},
             headers={"idempotency-key": str(uuid.uuid4())},
         )
-    _print(answer, as_json=as_json)
+    if dry_run:
+        _print(answer, as_json=as_json)
+    else:
+        _print_change(answer, as_json=as_json)
 
 
 @deployments.command("list")
@@ -149,7 +153,7 @@ def start(deployment: Named, tenant: OfTenant = "", as_json: AsJson = False) -> 
 def delete(deployment: Named, tenant: OfTenant = "", as_json: AsJson = False) -> None:
     """Delete it when its requests have finished, with its volumes. Its bill stays."""
     with AdminClient(Settings()) as client:
-        _print(client.call("DELETE", _path(client, deployment, tenant)), as_json=as_json)
+        _print_change(client.call("DELETE", _path(client, deployment, tenant)), as_json=as_json)
 
 
 @deployments.command("events")
@@ -257,7 +261,7 @@ def _path(client: AdminClient, name_or_id: str, tenant: str) -> str:
 def _change(deployment: str, tenant: str, spec: dict[str, Any], *, as_json: bool) -> None:
     with AdminClient(Settings()) as client:
         path = _path(client, deployment, tenant)
-        _print(client.call("PATCH", path, json={"spec": spec}), as_json=as_json)
+        _print_change(client.call("PATCH", path, json={"spec": spec}), as_json=as_json)
 
 
 def _set_stopped(deployment: str, tenant: str, stopped: bool, *, as_json: bool) -> None:
@@ -266,7 +270,15 @@ def _set_stopped(deployment: str, tenant: str, stopped: bool, *, as_json: bool) 
         is_bare = client.call("GET", path)["path"] == "bare"
         state = {"state": "Stopped" if stopped else "Running"}
         spec = state if is_bare else {"stopped": stopped}
-        _print(client.call("PATCH", path, json={"spec": spec}), as_json=as_json)
+        _print_change(client.call("PATCH", path, json={"spec": spec}), as_json=as_json)
+
+
+def _print_change(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was ordered or changed; the rest is for `show`."""
+    if as_json:
+        print_one(answer, as_json=True)
+    else:
+        print_one({name: answer[name] for name in CHANGE_COLUMNS}, as_json=False)
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -141,6 +141,17 @@ class Stored(BaseModel, Generic[Spec, Status]):
         """`<namespace>/<name>`."""
         return f"{self.namespace}/{self.name}"
 
+    def owner_reference(self) -> Object:
+        """Return what makes another object this one's alone: it goes when this one has gone."""
+        return {
+            "apiVersion": self.resource.api_version,
+            "kind": self.resource.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
     @classmethod
     def of(cls, body: Object) -> Self:
         """Return an object's typed form.

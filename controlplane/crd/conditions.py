@@ -28,7 +28,10 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a condition is what it is; every reason a status can hold is one of these."""
+    """Why a condition is what it is; every reason a status can hold is one of these.
+
+    charts/flashplane/README.md tells users what to do about each.
+    """
 
     # All is as it should be.
     AS_WANTED = "AsWanted"  # what the spec says is true
@@ -45,7 +48,6 @@ class Reason(StrEnum):
     UNKNOWN_CONFIGURATION = "UnknownConfiguration"  # no such GPU configuration in the catalogue
     IMPOSSIBLE_GEOMETRY = "ImpossibleGeometry"  # the engine cannot run the model there
     DOES_NOT_FIT = "DoesNotFit"  # weights or context exceed the GPUs' memory
-    NOT_RESPONSIBLE = "NotResponsible"  # asks the platform for what the customer owns on this path
     NAMESPACE_NOT_TENANT = "NamespaceNotTenant"  # its namespace does not belong to its tenant
     # Capacity, for whoever owns the cluster.
     WAITING_FOR_CAPACITY = "WaitingForCapacity"  # no nodes with enough free GPUs now
@@ -53,7 +55,7 @@ class Reason(StrEnum):
     PENDING_TOO_LONG = "PendingTooLong"  # reserved, but its pods did not start in time
     PREEMPTED = "Preempted"  # the provider takes its spot nodes back
     # Faults.
-    IMAGE_UNAVAILABLE = "ImageUnavailable"  # the image cannot be pulled
+    IMAGE_UNAVAILABLE = "ImageUnavailable"  # the image cannot be pulled, or none is named
     WEIGHTS_UNAVAILABLE = "WeightsUnavailable"  # the weights cannot be fetched, or are not these
     ENGINE_FAILED = "EngineFailed"  # the engine ends, or does not answer a completion
     START_TIMED_OUT = "StartTimedOut"  # loading took longer than its size explains

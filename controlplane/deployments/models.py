@@ -36,6 +36,8 @@ class Deployment(Base):
             unique=True,
             postgresql_where=text("state <> 'deleted'"),
         ),
+        # Of proofs of life, which know no id; deleted ones count.
+        Index("ix_deployments_namespace_name", "namespace", "name"),
         # Unique for ever: a retried order with the same key is the same order.
         Index(
             "uq_deployments_idempotency_key",
@@ -92,6 +94,7 @@ class GpuInterval(Base):
             "id",
             postgresql_where=text("billed_ms < proven_ms"),
         ),
+        Index("ix_gpu_intervals_ended_at", "ended_at"),
         Index("ix_gpu_intervals_tenant_id_started_at", "tenant_id", "started_at"),
     )
 

@@ -1,6 +1,6 @@
 """Custom resources as rows see them: reading all of them, and the body a row asks for.
 
-Called by `projection` and `observation`.
+Called by `projection`.
 """
 
 import uuid
@@ -73,14 +73,14 @@ class Seen:
         """Whether the status speaks of the spec that is there now."""
         return bool(self.status.get("observedGeneration") == self._metadata.get("generation"))
 
-    def shows(self, row: Deployment) -> bool:
-        """Return whether it says what the row does."""
+    def shows(self, row: Deployment, *, suspended: bool) -> bool:
+        """Return whether it says what the row of a tenant, `suspended` or not, does."""
         if (self.row_id, self.row_generation) != (row.id, row.generation):
             return False
-        if not row.out_of_funds and self.body["spec"] == row.spec:
+        if not (suspended or row.out_of_funds) and self.body["spec"] == row.spec:
             return True
         try:
-            return bool(self.kind.of(self.body).spec == effective(row))
+            return bool(self.kind.of(self.body).spec == effective(row, suspended=suspended))
         except ValidationError:
             return False
 
@@ -131,10 +131,11 @@ def storable(value: Any) -> Any:
     return value
 
 
-def effective(row: Deployment) -> Spec:
-    """Return what the cluster is asked for: the spec, stopped while there is no money for it."""
+def effective(row: Deployment, *, suspended: bool) -> Spec:
+    """Return what the cluster is asked for: the spec, stopped while there is no money for it or
+    its tenant is suspended."""
     spec = stored(row.path, row.spec)
-    return with_stopped(spec, True) if row.out_of_funds else spec
+    return with_stopped(spec, True) if suspended or row.out_of_funds else spec
 
 
 def kind_of(row: Deployment) -> type[Stored[Any, Any]]:
@@ -142,12 +143,12 @@ def kind_of(row: Deployment) -> type[Stored[Any, Any]]:
     return GPUEndpoint if row.path == Path.BARE else InferenceDeployment
 
 
-def body_of(row: Deployment) -> Object:
+def body_of(row: Deployment, *, suspended: bool) -> Object:
     """Return a row's object, to be applied."""
     annotations = {ROW_ANNOTATION: str(row.id), GENERATION_ANNOTATION: str(row.generation)}
     return kind_of(row).body(
         row.namespace,
         row.name,
         metadata={"annotations": annotations},
-        spec=effective(row).wire(),
+        spec=effective(row, suspended=suspended).wire(),
     )

@@ -19,7 +19,15 @@ from controlplane.crd.endpoint import GPUEndpointSpec
 from controlplane.crd.inference import InferenceDeploymentSpec
 from controlplane.deployments import rows, specs
 from controlplane.deployments.models import Deployment, OfferedConfiguration
-from controlplane.deployments.quote import Market, Offer, Quote, quote, refusals, unpriced
+from controlplane.deployments.quote import (
+    Market,
+    Offer,
+    Quote,
+    fewest_replicas,
+    quote,
+    refusals,
+    unpriced,
+)
 from controlplane.deployments.specs import Json, Spec
 from controlplane.errors import (
     InsufficientBalance,
@@ -58,12 +66,15 @@ def place(
     Raises:
         UnprocessableRequest: the spec breaks a rule, or a configuration is not for sale.
         NotResponsible: asks for what the other party owns on this path.
-        InsufficientBalance: the account does not cover the first minute.
+        InsufficientBalance: the account does not cover the first minute of its fewest replicas.
         NotFound: no such tenant.
         Conflict: the name is taken, or the key was used for another order.
     """
-    spec = check(session, order, terms)
-    if rows.with_key(session, tenant_id=order.tenant_id, idempotency_key=idempotency_key) is None:
+    spec = _parsed(session, order, terms)
+    earlier = rows.with_key(session, tenant_id=order.tenant_id, idempotency_key=idempotency_key)
+    # An order that was taken is not refused to whoever asks again, whatever has changed since.
+    if earlier is None:
+        _require_sale(session, order.tenant_id, spec)
         _require_money(session, order.tenant_id, spec)
     return rows.add(
         session,
@@ -80,6 +91,12 @@ def place(
 
 def check(session: Session, order: Order, terms: Terms) -> Spec:
     """Return the checked spec of an order. Raises as `place` does, but for money."""
+    spec = _parsed(session, order, terms)
+    _require_sale(session, order.tenant_id, spec)
+    return spec
+
+
+def _parsed(session: Session, order: Order, terms: Terms) -> Spec:
     if (order.path is Path.SERVERLESS) != (order.tenant_id is None):
         raise UnprocessableRequest(
             "A serverless pool has no tenant; every other deployment has one.", param="tenant_id"
@@ -89,9 +106,7 @@ def check(session: Session, order: Order, terms: Terms) -> Spec:
     given = order.spec
     if order.path is not Path.BARE and "weights" not in given:
         given = {**given, "weights": terms.default_weights}
-    spec = specs.parse(order.path, given, tenant_id=order.tenant_id, by_tenant=order.by_tenant)
-    _require_sale(session, order.tenant_id, spec)
-    return spec
+    return specs.parse(order.path, given, tenant_id=order.tenant_id, by_tenant=order.by_tenant)
 
 
 def preview(session: Session, order: Order, terms: Terms) -> Quote:
@@ -116,15 +131,17 @@ def change(session: Session, row: Deployment, merge: Json, *, by_tenant: bool) -
     path = Path(row.path)
     specs.check_storable(merge)
     specs.refuse_others_work(path, merge, by_tenant=by_tenant)
-    current = {name: it for name, it in row.spec.items() if name not in ("path", "tenant")}
-    spec = specs.parse(path, specs.merged(current, merge), tenant_id=row.tenant_id, by_tenant=False)
+    spec = _changed(row, merge)
     before = specs.stored(row.path, row.spec)
     if _model(spec) != _model(before):
         raise UnprocessableRequest("spec.model: a deployment keeps it.", param="spec.model")
-    _require_sale(session, row.tenant_id, spec)
+    if by_tenant:
+        specs.refuse_another_program(before, spec)
+    if not specs.is_stopped(spec):  # what is not sold any more can be stopped all the same
+        _require_sale(session, row.tenant_id, spec)
     starts = not specs.is_stopped(spec) and (row.out_of_funds or specs.is_stopped(before))
     if starts:
-        _require_money(session, row.tenant_id, spec)
+        _require_money(session, row.tenant_id, spec, but=row.id)
     out_of_funds = row.out_of_funds and not starts
     return rows.change(session, row, spec=spec.wire(), out_of_funds=out_of_funds)
 
@@ -138,7 +155,7 @@ def add_ssh_key(session: Session, row: Deployment, *, name: str, public_key: str
     """
     keys = [key for key in _ssh_keys(row) if key["name"] != name]
     keys.append({"name": name, "publicKey": public_key})
-    return change(session, row, {"sshKeys": keys}, by_tenant=True)
+    return _let_in(session, row, keys)
 
 
 def remove_ssh_key(session: Session, row: Deployment, *, name: str) -> Deployment:
@@ -148,7 +165,7 @@ def remove_ssh_key(session: Session, row: Deployment, *, name: str) -> Deploymen
         NotResponsible: it is no bare endpoint.
     """
     keys = [key for key in _ssh_keys(row) if key["name"] != name]
-    return change(session, row, {"sshKeys": keys}, by_tenant=True)
+    return _let_in(session, row, keys)
 
 
 def offers(session: Session) -> list[Offer]:
@@ -169,6 +186,18 @@ def market(session: Session, model: str | None = None) -> Market:
         rates_p_per_hour=gpu.rates_p_per_hour(session, now),
         serverless=serverless,
     )
+
+
+def _changed(row: Deployment, merge: Json) -> Spec:
+    current = {name: it for name, it in row.spec.items() if name not in ("path", "tenant")}
+    merged = specs.merged(current, merge)
+    return specs.parse(Path(row.path), merged, tenant_id=row.tenant_id, by_tenant=False)
+
+
+def _let_in(session: Session, row: Deployment, keys: list[Json]) -> Deployment:
+    """Change who gets in and nothing else: it takes no money, and starts nothing."""
+    spec = _changed(row, {"sshKeys": keys})
+    return rows.change(session, row, spec=spec.wire(), out_of_funds=row.out_of_funds)
 
 
 def _model(spec: Spec) -> str | None:
@@ -201,11 +230,24 @@ def _require_sale(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> 
         )
 
 
-def _require_money(session: Session, tenant_id: uuid.UUID | None, spec: Spec) -> None:
-    """Refuse what would be stopped at once: what a first minute costs must be there."""
+def _require_money(
+    session: Session, tenant_id: uuid.UUID | None, spec: Spec, *, but: uuid.UUID | None = None
+) -> None:
+    """Refuse what would be stopped at once: a first minute must be there, next to one of all else
+    that the tenant runs, `but` for one row. Starting up is free, so it is asked before."""
     if tenant_id is None or specs.is_stopped(spec):
         return
     prices = market(session)
+    least_p = _minute_p(spec, prices)
+    for row in rows.running(session, tenant_id=tenant_id):
+        if row.id != but and not specs.is_stopped(other := specs.stored(row.path, row.spec)):
+            least_p += _minute_p(other, prices)
+    if ledger.balance(session, tenant_id=tenant_id).available_p < least_p:
+        raise InsufficientBalance(
+            "The balance does not cover a minute of this and of what runs: top up first."
+        )
+
+
+def _minute_p(spec: Spec, prices: Market) -> int:
     dearest_p = max(prices.rate_p_per_hour(name) or 0 for name in spec.configurations)
-    if ledger.balance(session, tenant_id=tenant_id).available_p < dearest_p // 60:
-        raise InsufficientBalance("The balance does not cover a minute of this: top up first.")
+    return dearest_p * max(1, fewest_replicas(spec)) // 60

@@ -24,6 +24,7 @@ from controlplane.cluster import (
     Invalid,
     NotFound,
     Resource,
+    Unreachable,
 )
 from controlplane.crd.base import TENANT_LABEL, Path
 from controlplane.db import uuid7
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _LOCK_KEY = 0x70726F6A  # any number of our own: "proj"
 _REFUSED_AGAIN = timedelta(seconds=30)
+_UNANSWERED = 5  # rows in a pass; each may have taken a time-out
 # A row's own spec may be one that this version of the types no longer takes.
 _REFUSALS = (Invalid, Forbidden, Conflict, NotFound, ValidationError)
 
@@ -48,7 +50,8 @@ class _Taken(Exception):
 def project(session: Session, cluster: Cluster, *, limit: int = 200) -> int:
     """Write at most `limit` rows to the cluster; return how many writes there were.
 
-    What the cluster refuses is kept in the row, shown by the API, and tried again now and then.
+    What the cluster refuses is kept in the row, shown by the API, and tried again now and then. So
+    is what gets no answer while others do.
 
     Raises:
         ClusterError: the cluster cannot be reached; roll back and call again later.
@@ -56,13 +59,25 @@ def project(session: Session, cluster: Cluster, *, limit: int = 200) -> int:
     if not _only_one(session):
         return 0
     found = objects.all_of(cluster)
+    suspended = set(session.scalars(select(Tenant.id).where(Tenant.status == "suspended")))
     writes = _end_left_over(session, cluster, found)
+    unanswered: list[tuple[Deployment, Unreachable]] = []
     for row in session.scalars(_wanted(datetime.now(UTC))).all():
-        if writes >= limit:
+        if writes >= limit or len(unanswered) >= _UNANSWERED:
             break
         seen = found[objects.kind_of(row).resource].get((row.namespace, row.name))
-        if not _is_settled(row, seen):
-            writes += _settle(session, cluster, row.id, seen)
+        is_suspended = row.tenant_id in suspended
+        if _is_settled(row, seen, is_suspended):
+            continue
+        try:
+            writes += _settle(session, cluster, row.id, seen, is_suspended)
+        except Unreachable as error:
+            unanswered.append((row, error))
+    if unanswered and not writes:
+        raise unanswered[0][1]
+    # The server answers others, so it is about these rows: they must not keep others waiting.
+    for row, silence in unanswered:
+        _refuse(row, str(silence))
     session.flush()
     return writes
 
@@ -115,22 +130,25 @@ def _wanted(now: datetime) -> Select[Deployment]:
     )
 
 
-def _is_settled(row: Deployment, seen: Seen | None) -> bool:
+def _is_settled(row: Deployment, seen: Seen | None, suspended: bool) -> bool:
     """Return whether there is nothing to do, which is so for nearly all rows."""
     if seen is None or row.refusal is not None:
         return False
-    return seen.deleting if row.state == "deleting" else seen.shows(row)
+    return seen.deleting if row.state == "deleting" else seen.shows(row, suspended=suspended)
 
 
-def _settle(session: Session, cluster: Cluster, row_id: uuid.UUID, seen: Seen | None) -> int:
+def _settle(
+    session: Session, cluster: Cluster, row_id: uuid.UUID, seen: Seen | None, suspended: bool
+) -> int:
     # Read again under the row's lock, so that an older generation never overwrites a newer one.
-    row = session.get(
-        Deployment, row_id, with_for_update={"skip_locked": True}, populate_existing=True
-    )
+    lock = {"skip_locked": True, "key_share": True}
+    row = session.get(Deployment, row_id, with_for_update=lock, populate_existing=True)
     if row is None:
         return 0
     try:
-        return _end(cluster, row, seen) if row.state == "deleting" else _make(cluster, row, seen)
+        if row.state == "deleting":
+            return _end(cluster, row, seen)
+        return _make(cluster, row, seen, suspended)
     except (_Taken, *_REFUSALS) as refusal:
         _refuse(row, str(refusal))
         return 0
@@ -160,15 +178,16 @@ def _delete(cluster: Cluster, seen: Seen) -> int:
     return 1
 
 
-def _make(cluster: Cluster, row: Deployment, seen: Seen | None) -> int:
+def _make(cluster: Cluster, row: Deployment, seen: Seen | None, suspended: bool) -> int:
     if seen is not None and seen.row_id != row.id and not seen.deleting:
         raise _Taken(f"{row.namespace}/{row.name} was written into the cluster by hand.")
-    if seen is not None and (seen.deleting or seen.shows(row)):
+    if seen is not None and (seen.deleting or seen.shows(row, suspended=suspended)):
         _accept(row)
         return 0
     if row.tenant_id is not None:
         _ensure_namespace(cluster, row.namespace, str(row.tenant_id))
-    cluster.apply(objects.kind_of(row).resource, objects.body_of(row), manager=MANAGER)
+    body = objects.body_of(row, suspended=suspended)
+    cluster.apply(objects.kind_of(row).resource, body, manager=MANAGER)
     _accept(row)
     return 1
 

@@ -108,6 +108,11 @@ def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
     )
 
 
+def fewest_replicas(spec: Spec) -> int:
+    """Return how many replicas a spec keeps at least."""
+    return _replicas(spec)[0]
+
+
 def unpriced(spec: Spec, market: Market) -> str | None:
     """Return a configuration of a spec that is not for sale."""
     return next(

@@ -104,8 +104,12 @@ def get(
         ExternallyManaged: to be changed, but managed in the cluster.
         Conflict: to be changed, but already deleted.
     """
-    row = session.get(Deployment, deployment_id, with_for_update=to_change)
-    if row is None or (tenant_id is not None and row.tenant_id != tenant_id):
+    query = select(Deployment).where(Deployment.id == deployment_id)
+    if tenant_id is not None:
+        query = query.where(Deployment.tenant_id == tenant_id)
+    # Only who owns it may lock it.
+    row = session.scalar(query.with_for_update(key_share=True) if to_change else query)
+    if row is None:
         raise NotFound(f"There is no deployment {deployment_id}.")
     if to_change and row.managed == "external":
         raise ExternallyManaged(
@@ -130,6 +134,17 @@ def listing(
         query = query.where(Deployment.tenant_id == tenant_id)
     if after is not None:
         query = query.where(Deployment.id > after)
+    return list(session.scalars(query))
+
+
+def running(session: Session, *, tenant_id: uuid.UUID) -> list[Deployment]:
+    """Return a tenant's deployments that are neither ending nor out of funds."""
+    query = select(Deployment).where(
+        Deployment.tenant_id == tenant_id,
+        Deployment.managed == "row",
+        Deployment.state == "active",
+        Deployment.out_of_funds.is_(False),
+    )
     return list(session.scalars(query))
 
 
@@ -161,18 +176,28 @@ def by_key(session: Session, key: str) -> Deployment | None:
     )
 
 
-def stop_for_funds(session: Session, deployment_ids: Collection[uuid.UUID]) -> None:
-    """Keep deployments stopped until their owner starts them again with money."""
-    session.execute(
-        update(Deployment)
+def stop_for_funds(session: Session, deployment_ids: Collection[uuid.UUID]) -> int:
+    """Keep deployments stopped until their owner starts them again with money; return how many.
+
+    Those that another transaction works on are passed over.
+    """
+    free = (
+        select(Deployment.id)
         .where(
             Deployment.id.in_(deployment_ids),
             Deployment.managed == "row",
             Deployment.out_of_funds.is_(False),
         )
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    stopped = list(session.scalars(free)) if deployment_ids else []
+    session.execute(
+        update(Deployment)
+        .where(Deployment.id.in_(stopped))
         .values(out_of_funds=True, generation=Deployment.generation + 1, changed_at=func.now())
         .execution_options(synchronize_session=False)
     )
+    return len(stopped)
 
 
 def _renew(row: Deployment) -> None:

@@ -7,6 +7,7 @@ and `projection`.
 import base64
 import binascii
 import math
+import re
 import struct
 import uuid
 from typing import Any, TypeAlias
@@ -31,6 +32,8 @@ _RUNTIME_FIELDS = {
     Party.CUSTOMER: ("image", "cuda", "command", "env", "sshKeys", "ports", "volume"),
 }
 MOST_NESTED = 16
+_VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+_OWN_MOUNTS = ("/dev/", "/proc/", "/sys/")
 # Of the platform's engine, a tenant chooses what it does, not what program it is.
 _ENGINE_OF_PLATFORM = ("image", "arguments")
 _SSH_KEY_TYPES = (
@@ -73,6 +76,7 @@ def parse(path: Path, given: Json, *, tenant_id: uuid.UUID | None, by_tenant: bo
         raise _in_words(error) from None
     if isinstance(spec, GPUEndpointSpec):
         _check_keys(spec)
+        _check_container(spec)
     return spec
 
 
@@ -153,6 +157,19 @@ def refuse_others_work(path: Path, given: Json, *, by_tenant: bool) -> None:
                 )
 
 
+def refuse_another_program(before: Spec, after: Spec) -> None:
+    """Raise `NotResponsible` where a tenant's change takes away what the platform has chosen, as
+    taking away the whole engine would."""
+    if isinstance(before, GPUEndpointSpec) or isinstance(after, GPUEndpointSpec):
+        return
+    for name in _ENGINE_OF_PLATFORM:
+        if getattr(before.engine, name) != getattr(after.engine, name):
+            raise NotResponsible(
+                f"The platform runs the engine, and has chosen its {name}.",
+                param=f"spec.engine.{name}",
+            )
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
@@ -177,6 +194,23 @@ def _check_keys(spec: GPUEndpointSpec) -> None:
         if not _is_public_key(key.public_key):
             raise UnprocessableRequest(
                 f"{where}: not a public key as in authorized_keys.", param=f"{where}.publicKey"
+            )
+
+
+def _check_container(spec: GPUEndpointSpec) -> None:
+    """Refuse what makes a pod that no API server takes: its endpoint would never start."""
+    for name in spec.env:
+        if not _VARIABLE.fullmatch(name):
+            raise UnprocessableRequest(
+                "spec.env: a name is letters, digits, _, - and ., and begins with no digit.",
+                param="spec.env",
+            )
+    if spec.volume is not None:
+        path = spec.volume.mount_path
+        if ":" in path or ".." in path.split("/") or f"{path}/".startswith(_OWN_MOUNTS):
+            raise UnprocessableRequest(
+                "spec.volume.mountPath: a path without : and .., outside /dev, /proc and /sys.",
+                param="spec.volume.mountPath",
             )
 
 

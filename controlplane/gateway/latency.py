@@ -1,7 +1,8 @@
 """How long each replica took over the last minute, for the autoscaler and for rollouts; pure.
 
 Fed by `router` when a request leaves a replica, read by `reporting`. Times are kept for a sample
-of the requests, so that a report costs the same at any load.
+of the requests, and of many replicas a report renews some in turn, so that it costs the same at
+any load: it is made on the event loop, which must not stand still.
 """
 
 import random
@@ -13,6 +14,7 @@ from controlplane.registry.gateways import Latency
 SLOT_SECONDS = 10.0
 SLOTS = 6
 SLOT_SAMPLES = 50
+RENEWED = 32  # replicas a report, at about 0.1 ms each
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Latencies:
 
     def __init__(self) -> None:
         self._slots: deque[tuple[float, defaultdict[str, _Tally]]] = deque()
+        self._told: dict[str, Latency] = {}  # the one renewed longest ago first
 
     def record(
         self,
@@ -65,14 +68,22 @@ class Latencies:
             tally.itl_ms.add(itl_ms)
 
     def report(self, now: float) -> dict[str, Latency]:
-        """Return the last minute of every replica that had a request in it."""
+        """Return the last minute of every replica that had a request in it.
+
+        Each is renewed once in as many reports as there are `RENEWED` of them.
+        """
         while self._slots and now - self._slots[0][0] >= SLOTS * SLOT_SECONDS:
             self._slots.popleft()
         tallies: defaultdict[str, list[_Tally]] = defaultdict(list)
         for _, slot in self._slots:
             for replica_id, tally in slot.items():
                 tallies[replica_id].append(tally)
-        return {replica_id: _latency(found) for replica_id, found in tallies.items()}
+        self._told = {it: latency for it, latency in self._told.items() if it in tallies}
+        in_turn = [*(it for it in tallies if it not in self._told), *self._told]
+        for replica_id in in_turn[:RENEWED]:
+            self._told.pop(replica_id, None)
+            self._told[replica_id] = _latency(tallies[replica_id])
+        return dict(self._told)
 
 
 def _latency(tallies: list[_Tally]) -> Latency:

@@ -107,6 +107,11 @@ class Upstream:
         self._idle[url] = [c for c in self._idle[url] if c.is_usable]
         self._idle[url].append(connection)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Addresses that something is remembered of."""
+        return frozenset(self._origins) | frozenset(self._idle)
+
     def close(self) -> None:
         """Close idle connections."""
         for connections in self._idle.values():
@@ -128,8 +133,16 @@ class Upstream:
 
     def _origin(self, url: str) -> _Origin:
         if url not in self._origins:
+            self._forget_gone()
             self._origins[url] = _parse_url(url)
         return self._origins[url]
+
+    def _forget_gone(self) -> None:
+        """Forget where no connection is left: pods come and go, each at an address of its own."""
+        for url, idle in list(self._idle.items()):
+            if not any(connection.is_usable for connection in idle):
+                del self._idle[url]
+                self._origins.pop(url, None)
 
 
 class Response:
@@ -172,9 +185,13 @@ async def _connect(origin: _Origin) -> Connection:
 
 
 def _parse_url(url: str) -> _Origin:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise ConnectFailed(f"a replica's url is none: {url!r}") from error
     if parts.scheme == "unix":
         return _Origin("localhost", 0, parts.path, "")
     if parts.scheme != "http" or not parts.hostname:
         raise ConnectFailed(f"a replica's url must be http:// or unix://, not {url!r}")
-    return _Origin(parts.hostname, parts.port or 80, "", parts.path.rstrip("/"))
+    return _Origin(parts.hostname, port, "", parts.path.rstrip("/"))

@@ -24,7 +24,7 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import gpu_time, settlement
+from controlplane.billing import gpu_stops, gpu_time, settlement
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
@@ -134,7 +134,7 @@ def release_dead() -> None:
 
 @app.task
 def meter_gpu_time() -> None:
-    """Write down which GPU time was proven, then charge what is due."""
+    """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
     try:
         proofs = gpu_time.proofs(_store())
         if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
@@ -143,6 +143,7 @@ def meter_gpu_time() -> None:
         _log.warning("store_unavailable")
     while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
         pass
+    _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
 
 
 @app.task

@@ -1,6 +1,6 @@
 """An API server in memory: `flashplane up` runs the operator on it, tests break it on purpose.
 
-It answers as a real one does where this program can tell the difference; tests/contract proves it
+It answers as a real one does where this program can tell the difference; tests/kube proves it
 against a real one. Kinds need not be declared. Nothing is kept on disk.
 """
 

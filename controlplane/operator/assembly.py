@@ -45,14 +45,15 @@ from controlplane.operator.replica import controller as replicas
 from controlplane.operator.replica.monitor import Monitor
 from controlplane.operator.replica.publisher import Publisher
 from controlplane.operator.replica.workload import Workload
-from controlplane.operator.runtime.cache import Cache, Index
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.operator.runtime.telling import Teller
 from controlplane.operator.tenants import reading
 from controlplane.settings import Settings
 from controlplane.store import Store
+from controlplane.watching.cache import Cache, Index
+from controlplane.watching.reflector import Reflector
 
 NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
 
@@ -144,7 +145,7 @@ class Assembly:
         self.deployments = self._deployment_rounds()
         self.endpoints = self._endpoint_rounds()
         self.controllers = self._controllers()
-        self.parts: tuple[Monitor | Controller | Publisher | PoolPublisher, ...] = (
+        self.parts: tuple[Monitor | Controller | Teller, ...] = (
             self.monitor,
             *self.controllers,
             *self._publishers(store),
@@ -199,6 +200,7 @@ class Assembly:
             claims=caches[VOLUME_CLAIMS],
             namespaces=self._namespaces,
             catalogue=self._tables.catalogue,
+            provable=bool(settings.tools_image),
             access=Access(settings.ssh_public_host, settings.ssh_fingerprint),
             exposure=Exposure(
                 settings.bare_domain,
@@ -234,7 +236,7 @@ class Assembly:
         endpoint.on_change(caches[NAMESPACES], self.endpoints.in_namespace)
         return replica, deployment, endpoint
 
-    def _publishers(self, store: Store) -> tuple[Publisher, PoolPublisher]:
+    def _publishers(self, store: Store) -> tuple[Teller, Teller]:
         publisher = Publisher(
             store,
             replicas=self.replicas.routed,
@@ -242,7 +244,8 @@ class Assembly:
             engine=self.monitor.engine,
             watched_at=lambda: self.caches.watched_at(PODS),
         )
-        return publisher, PoolPublisher(store, self.deployments.records)
+        pools = PoolPublisher(store, self.deployments.records)
+        return Teller("replicas", publisher.tell), Teller("pools", pools.publish)
 
     def _pod_settings(self) -> PodSettings:
         settings = self._settings

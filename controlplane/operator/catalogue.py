@@ -11,8 +11,8 @@ from types import MappingProxyType
 from controlplane.cluster import Object
 from controlplane.crd.configuration import CATALOGUE_NAME, GPUConfiguration
 from controlplane.operator.health.table import TABLE_NAME, Action, table_in
-from controlplane.operator.runtime.cache import Cache
 from controlplane.planner.catalogue import KEY, InvalidCatalogue, parse
+from controlplane.watching.cache import Cache
 
 _log = logging.getLogger(__name__)
 

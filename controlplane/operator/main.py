@@ -18,14 +18,13 @@ from typing import Protocol
 from controlplane import log
 from controlplane.cluster import Cluster
 from controlplane.errors import StartupError
-from controlplane.kube import Kube
 from controlplane.operator import schema_check
 from controlplane.operator.assembly import Assembly
 from controlplane.operator.runtime.health import HealthServer
 from controlplane.operator.runtime.lease import Elector
-from controlplane.operator.runtime.reflector import Reflector
 from controlplane.settings import Settings
 from controlplane.store import open_store
+from controlplane.watching.reflector import Reflector
 
 LEASE_NAME = "flashplane-operator"
 STALE_WATCH_SECONDS = 600.0  # no sign of life for longer: the watches hang, a restart is due
@@ -126,6 +125,8 @@ class _Process:
     """What `run` runs: one operator with its lease, its health and its end."""
 
     def __init__(self, settings: Settings) -> None:
+        from controlplane.kube import Kube  # 0.3 s and 30 MB, which one machine does not need
+
         self.stop = threading.Event()
         self._not_ready = "the kinds are not known to be current"
         self._cluster = Kube(settings.kubeconfig)

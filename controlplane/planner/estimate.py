@@ -37,25 +37,6 @@ class StartEstimate:
             + self.probing_seconds
         )
 
-    def remaining_seconds(self, phase: Phase, elapsed_seconds: float) -> float:
-        """Return what is left in `phase`, entered so long ago; a stage that is late has no rest."""
-        stages = {
-            Phase.PENDING: self.scheduling_seconds,
-            Phase.RESERVED: self.scheduling_seconds,
-            Phase.SCHEDULED: self.scheduling_seconds,
-            Phase.FETCHING: self.fetching_seconds,
-            Phase.LOADING: self.loading_seconds,
-            Phase.PROBING: self.probing_seconds,
-        }
-        if phase not in stages:
-            return 0.0
-        later = {
-            Phase.FETCHING: self.loading_seconds + self.probing_seconds,
-            Phase.LOADING: self.probing_seconds,
-            Phase.PROBING: 0.0,
-        }.get(phase, self.seconds - self.scheduling_seconds)
-        return max(stages[phase] - elapsed_seconds, 0.0) + later
-
 
 def estimate_start(
     launch: Launch,

@@ -7,7 +7,7 @@ zero. A report that stopped coming proves nothing: absent is not zero.
 
 import msgspec
 
-from controlplane.registry.heartbeats import Table
+from controlplane.registry.heartbeats import Count, Moment, Table
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -15,8 +15,8 @@ class Latency(msgspec.Struct, frozen=True):
 
     ttft_p95_ms: float | None = None
     itl_p95_ms: float | None = None
-    requests: int = 0
-    errors: int = 0
+    requests: Count = 0
+    errors: Count = 0
 
 
 class GatewayReport(msgspec.Struct, frozen=True):
@@ -31,10 +31,10 @@ class GatewayReport(msgspec.Struct, frozen=True):
     """
 
     gateway: str
-    published_at: float
-    inflight: dict[str, int] = {}
-    draining: dict[str, int] = {}
-    held: dict[str, int] = {}
+    published_at: Moment
+    inflight: dict[str, Count] = {}
+    draining: dict[str, Count] = {}
+    held: dict[str, Count] = {}
     latency: dict[str, Latency] = {}
 
 

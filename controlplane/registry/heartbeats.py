@@ -1,14 +1,37 @@
-"""One hash in the store, one field a publisher: the form of every table of this package."""
+"""One hash in the store, one field a publisher: the form of every table of this package.
 
+A record that cannot be read is passed over and counted, so that one publisher's defect, or another
+version's words, never blinds readers to all the others.
+"""
+
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
+from prometheus_client import Counter
 
 from controlplane.store import Store
 
 STALE_SECONDS = 10.0
+
+# A store is nobody's schema: what is read is held to these.
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# No NUL, which PostgreSQL cannot keep, nor a line's end, which HTTP cannot.
+Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]*$", max_length=1000)]
+# From 1970 to 2286.
+Moment: TypeAlias = Annotated[float, Meta(ge=0, lt=1e10)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, lt=1e7)]
+
+UNREADABLE = Counter(
+    "flashplane_registry_unreadable",
+    "Records of the registry that could not be read, each time they were met",
+    ["table"],
+)
+
+_log = logging.getLogger(__name__)
 
 
 class Heartbeat(Protocol):
@@ -48,7 +71,19 @@ class Table(Generic[Record]):
     def read(
         self, store: Store, now: float, *, stale_seconds: float = STALE_SECONDS
     ) -> list[Record]:
-        """Return what was said within `stale_seconds` before `now`, in order of field."""
-        found = sorted(store.hgetall(self.key).items())
-        records = [msgspec.json.decode(value, type=self.record) for _, value in found]
+        """Return what was said within `stale_seconds` before `now`, in order of field.
+
+        Raises:
+            redis.RedisError: the store is down, or keeps something else under this key.
+        """
+        records = []
+        for field, value in sorted(store.hgetall(self.key).items()):
+            try:
+                record = msgspec.json.decode(value, type=self.record)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                UNREADABLE.labels(self.key).inc()
+                shown = {"table": self.key, "field": repr(field)[:200], "reason": str(error)[:200]}
+                _log.debug("record_unreadable", extra=shown)
+            else:
+                records.append(record)
         return [record for record in records if now - record.published_at <= stale_seconds]

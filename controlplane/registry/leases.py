@@ -7,7 +7,7 @@ unbroken life, so that a store that was down for a while costs no proof.
 
 import msgspec
 
-from controlplane.registry.heartbeats import Table
+from controlplane.registry.heartbeats import Count, Moment, Table, Text
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -27,16 +27,16 @@ class Lease(msgspec.Struct, frozen=True):
         ended: the life is over at `published_at`; said once, the record then goes stale.
     """
 
-    uid: str
-    replica: str
-    deployment: str
-    path: str
-    tenant_id: str
-    configuration: str
-    gpus: int
+    uid: Text
+    replica: Text
+    deployment: Text
+    path: Text
+    tenant_id: Text
+    configuration: Text
+    gpus: Count
     spot: bool
-    alive_since: float
-    published_at: float
+    alive_since: Moment
+    published_at: Moment
     ended: bool = False
 
 

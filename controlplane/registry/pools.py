@@ -6,7 +6,7 @@ replica holds its requests for `hold_timeout_seconds` and reports them, which st
 
 import msgspec
 
-from controlplane.registry.heartbeats import Table
+from controlplane.registry.heartbeats import Count, Moment, Seconds, Table
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -30,14 +30,14 @@ class Pool(msgspec.Struct, frozen=True):
     name: str
     model: str
     path: str
-    published_at: float
+    published_at: Moment
     tenant_id: str = ""
     phase: str = "Pending"
-    serving: int = 0
-    desired: int = 0
-    max_model_len: int = 0
-    eta_seconds: float | None = None
-    hold_timeout_seconds: float = 0.0
+    serving: Count = 0
+    desired: Count = 0
+    max_model_len: Count = 0
+    eta_seconds: Seconds | None = None
+    hold_timeout_seconds: Seconds = 0.0
     startable: bool = True
 
 

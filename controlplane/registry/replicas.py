@@ -7,7 +7,7 @@ read.
 
 import msgspec
 
-from controlplane.registry.heartbeats import STALE_SECONDS, Table
+from controlplane.registry.heartbeats import STALE_SECONDS, Count, Moment, Table, Text
 from controlplane.store import Store
 
 __all__ = ["KEY", "STALE_SECONDS", "Replica", "publish", "read", "withdraw"]
@@ -28,14 +28,14 @@ class Replica(msgspec.Struct, frozen=True):
     """
 
     id: str
-    url: str
+    url: Text
     model: str
     path: str
-    max_model_len: int
-    published_at: float
+    max_model_len: Count
+    published_at: Moment
     deployment: str = ""
     tenant_id: str = ""
-    weight: int = 100
+    weight: Count = 100
     draining: bool = False
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable
 
 import aiohttp
 
@@ -45,7 +46,7 @@ async def _serve(settings: Settings) -> None:
         async with aiohttp.ClientSession() as http:
             house = Gatehouse(directory, WebSocketRemote(access, http))
             # Nobody is refused for what has not been read yet.
-            await _first(watcher.synced, stopping)
+            await _first(watcher.synced(), stopping.wait())
             if not stopping.is_set():
                 await _listen(settings, house, stopping)
     finally:
@@ -68,8 +69,8 @@ async def _listen(settings: Settings, house: Gatehouse, stopping: asyncio.Event)
     await acceptor.wait_closed()
 
 
-async def _first(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
+async def _first(*events: Awaitable[object]) -> None:
+    waiting = [asyncio.ensure_future(event) for event in events]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()

@@ -41,15 +41,21 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     Args:
         pod: (namespace, name) of the pod to enter.
-        ended: called once with what went through.
+        ended: called with what went through, if anything was begun.
+        left: called once nothing of it is left here, whether anything was begun or not.
     """
 
     def __init__(
-        self, remote: Remote, pod: tuple[str, str], ended: Callable[[str, Counts], None]
+        self,
+        remote: Remote,
+        pod: tuple[str, str],
+        ended: Callable[[str, Counts], None],
+        left: Callable[[], None],
     ) -> None:
         self._remote = remote
         self._pod = pod
         self._ended = ended
+        self._left = left
         self._kind = "none"
         self._argv: list[str] = []
         self._terminal: Terminal | None = None
@@ -112,8 +118,11 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is None:
+            self._left()
+            return
+        self._task.add_done_callback(lambda _: self._left())
+        self._task.cancel()
 
     async def _run(self) -> None:
         status = FAILED

@@ -38,7 +38,7 @@ PROJECT_SECONDS = 1.0
 STOP_SECONDS = 5.0
 # Processes here are this user's, unconfined: a tenant's own commands are not run.
 PROGRAMS = frozenset({"flashplane-worker"})
-IMAGES = {"flash": "this-machine"}  # pods need one; it is not looked at
+IMAGE = "this-machine"  # pods need one; it is not looked at
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +63,8 @@ def run(settings: Settings, *, folder: Path, model: Path) -> None:
         programs=PROGRAMS,
     )
     kubelet.start()
-    operator = assemble(cluster, settings.model_copy(update={"engine_images": IMAGES}))
+    images = {"engine_images": {"flash": IMAGE}, "tools_image": IMAGE}
+    operator = assemble(cluster, settings.model_copy(update=images))
     engine = open_engine(settings.database_url, pool_size=1)
     try:
         _work(stop, cluster, operator, session_factory(engine), settings, folder)

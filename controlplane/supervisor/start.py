@@ -168,17 +168,15 @@ class Start:
             beat_schedule=self.layout.beat_schedule,
             grace_seconds=self.settings.shutdown_grace_seconds,
         )
-        services.append(
-            operator_service(
-                environment, needs=self.embedded, pods=self.layout.pods, model=self.layout.model
-            )
+        operator = operator_service(
+            environment, needs=self.embedded, pods=self.layout.pods, model=self.layout.model
         )
-        with self.progress.step("Gateway, REST API, jobs, operator"):
-            for service in services:
+        with self.progress.step("Gateway, REST API, jobs"):
+            for service in (*services, operator):
                 self.tree.start(service)
             self.tree.wait_ready([service.name for service in services], READY_SECONDS)
-        with self.progress.step("Engine worker"):
-            self.tree.wait_ready(["worker"], READY_SECONDS)
+        with self.progress.step("Engine worker, operator"):
+            self.tree.wait_ready(["worker", operator.name], READY_SECONDS)
         self.heartbeat = Heartbeat(self.redis_url, self.addresses.worker_url, path=SERVERLESS)
         self.heartbeat.start()
 

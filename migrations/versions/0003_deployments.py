@@ -97,6 +97,7 @@ def _deployments() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployments")),
     )
     op.create_index(op.f("ix_deployments_tenant_id"), "deployments", ["tenant_id"])
+    op.create_index("ix_deployments_namespace_name", "deployments", ["namespace", "name"])
     op.create_index(
         "uq_deployments_name",
         "deployments",
@@ -163,6 +164,7 @@ def _intervals() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_gpu_intervals")),
     )
     op.create_index(op.f("ix_gpu_intervals_deployment_id"), "gpu_intervals", ["deployment_id"])
+    op.create_index("ix_gpu_intervals_ended_at", "gpu_intervals", ["ended_at"])
     op.create_index(
         "ix_gpu_intervals_tenant_id_started_at", "gpu_intervals", ["tenant_id", "started_at"]
     )

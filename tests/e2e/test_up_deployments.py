@@ -4,18 +4,31 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from support.polling import until
 from support.product import Product, kill, processes_of, product
+from support.renting import (
+    MODEL,
+    SERVING_SECONDS,
+    WEIGHTS,
+    bill,
+    change,
+    client,
+    complete,
+    models,
+    order,
+    runs,
+    seen,
+    serves,
+    stream,
+)
 
+from controlplane.money import usd_to_p
 from controlplane.processes.process import identify
-
-MODEL = "deepseek-v4-flash"
-WEIGHTS = {"pvc": {"claim": "tiny"}}
-SERVING_SECONDS = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -41,91 +54,6 @@ def admin(running: Product) -> Iterator[httpx.Client]:
         yield http
 
 
-def client(url: str, key: str) -> httpx.Client:
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False)
-
-
-def order(customer: httpx.Client, name: str, **spec: Any) -> str:
-    """Order a dedicated deployment of one tiny replica; return where it is shown."""
-    body = {
-        "name": name,
-        "path": "dedicated",
-        "spec": {"configurations": ["cpu-tiny"], "replicas": 1, "weights": WEIGHTS, **spec},
-    }
-    answer = customer.post("/v1/deployments", json=body)
-    assert answer.status_code == 201, answer.text
-    return f"/v1/deployments/{answer.json()['id']}"
-
-
-def change(customer: httpx.Client, where: str, **spec: Any) -> int:
-    """Change a deployment; return its new generation."""
-    answer = customer.patch(where, json={"spec": spec})
-    assert answer.status_code == 200, answer.text
-    generation: int = answer.json()["generation"]
-    return generation
-
-
-def seen(http: httpx.Client, where: str, what: Any) -> dict[str, Any]:
-    """A deployment, as soon as `what(deployment)` holds."""
-    last: dict[str, Any] = {}
-
-    def holds() -> bool:
-        nonlocal last
-        answer = http.get(where)
-        last = answer.json()
-        return answer.status_code == 200 and bool(what(last))
-
-    try:
-        until(holds, seconds=SERVING_SECONDS, what=f"{where} to be so")
-    except AssertionError as error:
-        raise AssertionError(f"{error}; it is {json.dumps(last)}") from None
-    return last
-
-
-def serves(deployment: dict[str, Any]) -> bool:
-    return bool(deployment["phase"] == "Serving")
-
-
-def models(http: httpx.Client) -> list[str]:
-    return [it["id"] for it in http.get("/v1/models").json()["data"]]
-
-
-def complete(http: httpx.Client, model: str, max_tokens: int = 2) -> httpx.Response:
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": "Hi"}],
-        "max_tokens": max_tokens,
-        "thinking": {"type": "disabled"},
-    }
-    return http.post("/v1/chat/completions", json=body)
-
-
-def stream(http: httpx.Client, model: str, tokens: int, begun: threading.Event) -> int:
-    """Read a whole stream; return how many tokens its usage tells. Sets `begun` at the first."""
-    body = {
-        "model": model,
-        "prompt": "One, two,",
-        "max_tokens": tokens,
-        "temperature": 1,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    count, done = 0, False
-    with http.stream("POST", "/v1/completions", json=body) as response:
-        assert response.status_code == 200, response.read()
-        for line in response.iter_lines():
-            if line == "data: [DONE]":
-                done = True
-            elif line.startswith("data: "):
-                chunk = json.loads(line.removeprefix("data: "))
-                assert "error" not in chunk, chunk
-                begun.set()
-                count = (chunk.get("usage") or {}).get("completion_tokens", count)
-    assert done, "the stream broke off"
-    return count
-
-
 def test_a_dedicated_deployment_serves_its_tenant_and_nobody_else(
     customer: httpx.Client, admin: httpx.Client
 ) -> None:
@@ -145,34 +73,86 @@ def test_a_dedicated_deployment_serves_its_tenant_and_nobody_else(
         assert other.get(where).status_code == 404
     assert customer.delete(where).status_code == 202
     seen(customer, where, lambda it: it["state"] == "deleted")
-    assert complete(customer, f"{MODEL}@mine").status_code == 404
+    until(
+        lambda: complete(customer, f"{MODEL}@mine").status_code == 404,
+        seconds=10,
+        what="the gateway to forget it",
+    )
 
 
 def test_a_rollout_loses_no_stream(customer: httpx.Client) -> None:
     where = order(customer, "rolling")
     before = seen(customer, where, serves)["status"]["currentRevision"]
+    rolled_out = threading.Event()
+
+    def stream_on(begun: threading.Event) -> int:
+        count = 0
+        while not rolled_out.is_set():
+            assert stream(customer, f"{MODEL}@rolling", 100, begun) == 100
+            count += 1
+        return count
+
     begun = [threading.Event() for _ in range(3)]
     with ThreadPoolExecutor(len(begun)) as pool:
-        streams = [pool.submit(stream, customer, f"{MODEL}@rolling", 600, it) for it in begun]
-        assert all(it.wait(30) for it in begun)
-        generation = change(customer, where, engine={"maxRunning": 3})
-        after = seen(
-            customer,
-            where,
-            lambda it: (
-                it["observed_generation"] == generation
-                and it["status"]["currentRevision"] != before
-                and it["status"].get("rollout") is None
-                and serves(it)
-            ),
-        )
-        assert [it.result(120) for it in streams] == [600] * 3
+        streams = [pool.submit(stream_on, it) for it in begun]
+        try:
+            assert all(it.wait(30) for it in begun)
+            generation = change(customer, where, engine={"maxRunning": 3})
+            after = seen(
+                customer,
+                where,
+                lambda it: (
+                    it["observed_generation"] == generation
+                    and it["status"]["currentRevision"] != before
+                    and it["status"].get("rollout") is None
+                    and it["status"]["replicas"] == 1
+                    and serves(it)
+                ),
+            )
+        finally:
+            rolled_out.set()
+        assert all(it.result(60) > 1 for it in streams)
     assert after["status"]["desired"] == 1
-    assert complete(customer, f"{MODEL}@rolling").status_code == 200
     customer.delete(where)
 
 
-def test_stopping_lets_requests_finish(customer: httpx.Client) -> None:
+def test_gpu_time_is_billed_exactly_while_replicas_come_and_go(
+    running: Product, customer: httpx.Client
+) -> None:
+    where = order(customer, "counted")
+    seen(customer, where, serves)
+    change(customer, where, replicas=2)
+    seen(customer, where, partial(runs, replicas=2))
+    until(lambda: len(bill(customer, where)) == 2, seconds=20, what="both to be proven to serve")
+    change(customer, where, replicas=1)
+    seen(customer, where, partial(runs, replicas=1))
+    customer.delete(where)
+    seen(customer, where, lambda it: it["state"] == "deleted")
+    until(
+        lambda: all(it["ended_at"] for it in bill(customer, where)),
+        seconds=30,
+        what="both lives to be over",
+    )
+    until(
+        lambda: all(it["billed_ms"] == it["proven_ms"] for it in bill(customer, where)),
+        seconds=30,
+        what="all of it to be billed",
+    )
+    intervals = bill(customer, where)
+    assert len(intervals) == 2
+    for interval in intervals:
+        rate_p, billed_ms = usd_to_p(interval["usd_per_hour"]), interval["billed_ms"]
+        assert billed_ms > 0
+        assert usd_to_p(interval["charge_usd"]) == rate_p * billed_ms // 3_600_000
+
+    def books() -> str:
+        told: str = json.loads(running.command("status", "--json").stdout)["books"]
+        return told
+
+    until(lambda: books() == "exact", seconds=20, what="the books to be exact")
+
+
+def test_stopping_lets_requests_finish_and_starting_serves_again(customer: httpx.Client) -> None:
     where = order(customer, "stopping")
     seen(customer, where, serves)
     begun = threading.Event()
@@ -184,6 +164,9 @@ def test_stopping_lets_requests_finish(customer: httpx.Client) -> None:
     seen(customer, where, lambda it: it["phase"] == "Stopped" and not it["status"]["replicas"])
     refused = complete(customer, f"{MODEL}@stopping")
     assert refused.status_code == 503, refused.text
+    change(customer, where, stopped=False)
+    seen(customer, where, serves)
+    assert complete(customer, f"{MODEL}@stopping").status_code == 200
     customer.delete(where)
 
 
@@ -209,14 +192,18 @@ def test_a_pool_sleeps_and_is_woken_by_a_request(
         return deployment["phase"] == "Idle" and deployment["status"]["replicas"] == 0
 
     seen(admin, where, sleeps)
-    until(
-        lambda: complete(customer, "sleepy").status_code == 200,
-        seconds=SERVING_SECONDS,
-        what="the gateway to know the pool, which then wakes",
-    )
+    answers: list[httpx.Response] = []
+
+    def is_answered() -> bool:
+        """Refused at once until the gateway knows the pool, then held."""
+        answers.append(complete(customer, "sleepy"))
+        return answers[-1].status_code == 200
+
+    until(is_answered, seconds=SERVING_SECONDS, what="the pool to answer")
+    assert answers[-1].elapsed.total_seconds() > 1, "no engine starts as quickly as that"
+    refusals = {it.json()["error"]["code"] for it in answers[:-1]}
+    assert refusals <= {"model_not_found", "no_replica"}, "its price, then its pool get known"
     seen(admin, where, sleeps)
-    held = complete(customer, "sleepy")
-    assert held.status_code == 200, held.text
     admin.delete(where)
 
 
@@ -241,31 +228,73 @@ def test_a_bare_endpoint_says_what_it_needs(customer: httpx.Client) -> None:
     seen(customer, where, lambda it: it["state"] == "deleted")
 
 
-def test_a_killed_operator_leaves_nothing_and_makes_it_anew(
-    running: Product, customer: httpx.Client
+@pytest.fixture(scope="module")
+def lasting(running: Product) -> Iterator[str]:
+    """A deployment that outlives what is killed around it."""
+    up = running.announced()
+    with client(up["base_url"], up["api_key"]) as http:
+        where = order(http, "lasting")
+        yield where
+        http.delete(where)
+        seen(http, where, lambda it: it["state"] == "deleted")
+    assert engines_of(running) == []
+
+
+def serves_again(product: Product, customer: httpx.Client, killed: int) -> None:
+    """Wait until `lasting` answers, from one engine that is not the one that was killed."""
+
+    def answers() -> bool:
+        try:
+            return complete(customer, f"{MODEL}@lasting").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, seconds=SERVING_SECONDS, what="the deployment to serve again")
+    assert identify(killed) is None
+    assert len(engines_of(product)) == 1
+
+
+def test_a_killed_engine_is_started_again(
+    running: Product, customer: httpx.Client, lasting: str
 ) -> None:
-    where = order(customer, "lasting")
-    seen(customer, where, serves)
+    seen(customer, lasting, serves)
+    (worker,) = engines_of(running)
+    kill(worker)
+    serves_again(running, customer, worker)
+
+
+def test_a_killed_operator_leaves_nothing_and_makes_it_anew(
+    running: Product, customer: httpx.Client, lasting: str
+) -> None:
+    seen(customer, lasting, serves)
     (worker,) = engines_of(running)
     operator = running.announced()["pids"]["operator"]
     kill(operator)
     until(lambda: identify(worker) is None, seconds=30, what="the old worker to end")
-    until(
-        lambda: complete(customer, f"{MODEL}@lasting").status_code == 200,
-        seconds=SERVING_SECONDS,
-        what="the deployment to serve again",
-    )
+    serves_again(running, customer, worker)
     assert running.announced()["pids"]["operator"] != operator
-    assert len(engines_of(running)) == 1
-    customer.delete(where)
-    seen(customer, where, lambda it: it["state"] == "deleted")
-    assert engines_of(running) == []
+
+
+def test_after_everything_but_the_engines_was_killed_the_next_up_serves_again(
+    running: Product, customer: httpx.Client, lasting: str
+) -> None:
+    seen(customer, lasting, serves)
+    (worker,) = engines_of(running)
+    pids = running.announced()["pids"]
+    for name in sorted(pids, key=lambda name: name != "supervisor"):
+        kill(pids[name])
+    assert identify(worker)
+    stopped = running.command("down").stdout
+    assert "processes of pods, left by an operator that died" in stopped
+    assert processes_of(running.folder) == {}
+    running.up()
+    serves_again(running, customer, worker)
 
 
 def engines_of(product: Product) -> list[int]:
-    """The pids of pods' workers; the built-in one has a journal."""
+    """The pids of the engines of `lasting`."""
     return [
         pid
         for pid, command in processes_of(product.folder).items()
-        if "flashplane-worker serve" in command and "--journal" not in command
+        if "flashplane-worker serve" in command and f"{MODEL}@lasting" in command
     ]

@@ -6,13 +6,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support.kube_server import AssetsMissing, KubeServer, assets
-from support.polling import until
+from support.kube_objects import make_namespace
+from support.kube_server import AssetsMissing, KubeServer, assets, install_kinds
 from support.watching import Watching, reflectors
 
-from controlplane.cluster import CRDS, NAMESPACES, SERVICE_ACCOUNTS, Cluster, ClusterError, NotFound
-from controlplane.crd import schema
-from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
+from controlplane.cluster import NAMESPACES
 from controlplane.kube import Kube
 
 NUMBERS = count(1)
@@ -78,38 +76,6 @@ def namespace(kube: Kube) -> Iterator[str]:
 def cluster(kube: Kube, namespace: str) -> Kube:
     """The client, with a fresh namespace to work in."""
     return kube
-
-
-def make_namespace(cluster: Cluster, name: str, labels: dict[str, str] | None = None) -> None:
-    """Create a namespace and wait until pods can be made in it."""
-    cluster.create(NAMESPACES, {"metadata": {"name": name, "labels": labels or {}}})
-
-    def has_account() -> bool:
-        try:
-            return bool(cluster.get(SERVICE_ACCOUNTS, "default", namespace=name))
-        except NotFound:
-            return False
-
-    until(has_account, seconds=20, what="the namespace's ServiceAccount")
-
-
-def install_kinds(server: KubeServer) -> None:
-    """Apply our CRDs and wait until all are served."""
-    client = Kube(server.kubeconfig)
-    try:
-        for definition in schema.definitions(rules=False):
-            client.apply(CRDS, definition)
-        for resource in (DEPLOYMENTS, ENDPOINTS, REPLICAS):
-
-            def served(resource=resource) -> bool:
-                try:
-                    return bool(client.list(resource).resource_version)
-                except ClusterError:
-                    return False
-
-            until(served, seconds=20, what=f"{resource.plural} to be served")
-    finally:
-        client.close()
 
 
 @pytest.fixture

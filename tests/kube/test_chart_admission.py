@@ -7,6 +7,8 @@ import pytest
 from support import helm
 from support.helm import of_kind
 
+from controlplane.operator.manifests.tenant import tenant_namespace
+
 OPERATOR = "system:serviceaccount:flashplane:fp-flashplane-operator"
 JOBS = "system:serviceaccount:flashplane:fp-flashplane-jobs"
 ADMIN = "kubernetes-admin"
@@ -23,6 +25,12 @@ def namespace(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, **({"labels": spelled} if labels else {})}}
 
 
+def relaxed(level: str) -> dict[str, Any]:
+    body = tenant_namespace("fp-acme", "acme")
+    body["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = level
+    return body
+
+
 def admitted(policy: dict[str, Any], user: str, **objects: Any) -> bool:
     """Whether a request passes; a policy that does not match lets it."""
     variables = {"request": {"userInfo": {"username": user}}, **objects}
@@ -32,6 +40,7 @@ def admitted(policy: dict[str, Any], user: str, **objects: Any) -> bool:
 
 
 TENANT = namespace("fp-acme", flashplane_io__tenant="acme")
+RESTRICTED = tenant_namespace("fp-acme", "acme")
 
 
 @pytest.mark.parametrize(
@@ -53,11 +62,15 @@ def test_the_operator_binds_roles_in_tenants_namespaces_alone(
 @pytest.mark.parametrize(
     ("user", "old", "new", "passes"),
     [
-        (OPERATOR, None, TENANT, True),
+        (OPERATOR, None, RESTRICTED, True),
+        (OPERATOR, None, TENANT, False),
         (JOBS, None, TENANT, True),
-        (OPERATOR, TENANT, TENANT, True),
+        (OPERATOR, TENANT, RESTRICTED, True),
+        (OPERATOR, RESTRICTED, TENANT, False),
+        (OPERATOR, RESTRICTED, relaxed("privileged"), False),
+        (JOBS, RESTRICTED, RESTRICTED, True),
         (OPERATOR, None, namespace("plain"), False),
-        (OPERATOR, namespace("kube-system"), TENANT, False),
+        (OPERATOR, namespace("kube-system"), RESTRICTED, False),
         (JOBS, TENANT, namespace("fp-acme"), False),
         (ADMIN, None, namespace("plain"), True),
     ],

@@ -1,5 +1,6 @@
 """What the chart runs and sets is what the command line and the settings know."""
 
+import json
 from typing import Any
 
 import pytest
@@ -50,3 +51,22 @@ def test_the_values_own_example_of_a_setting_is_one() -> None:
     text = (helm.CHART / "values.yaml").read_text()
     assert "`log_level: DEBUG`" in text
     assert "log_level" in Settings.model_fields
+
+
+def test_settings_are_those_that_nothing_else_decides() -> None:
+    """One that the chart sets itself would be there twice, and the API server refuses that."""
+    schema = json.loads((helm.CHART / "values.schema.json").read_text())
+    allowed = set(schema["properties"]["settings"]["propertyNames"]["enum"])
+    given = {env["name"] for container in containers() for env in container.get("env", ())}
+    of_the_chart = {name.removeprefix("FLASHPLANE_").lower() for name in given}
+    secrets = {"database_url", "redis_url", "key_pepper", "admin_key", "engine_token"}
+    of_one_machine = {"data_dir", "admin_url", "log_dir", "kubeconfig"}
+    assert allowed == Settings.model_fields.keys() - of_the_chart - secrets - of_one_machine
+
+
+def test_large_numbers_of_settings_stay_whole() -> None:
+    rendered = render(values={"settings": {"max_body_bytes": 8388608, "hold_silence_seconds": 2.5}})
+    (api,) = [it for name, it in pod_templates(rendered).items() if name.endswith("-api")]
+    given = {it["name"]: it.get("value") for it in api["spec"]["containers"][0]["env"]}
+    assert given["FLASHPLANE_MAX_BODY_BYTES"] == "8388608"
+    assert given["FLASHPLANE_HOLD_SILENCE_SECONDS"] == "2.5"

@@ -1,6 +1,5 @@
 """A scale-down leaves a claim; its journal is replayed, with the rights of the chart's account."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -21,11 +20,7 @@ SET = "fp-flashplane-gateway"
 def finder(kube_server: KubeServer) -> Iterator[Kube]:
     """A client with the token of the chart's own ServiceAccount, after an install."""
     release.install(kube_server)
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/fp-flashplane-orphans/token"
-    answer = kubectl(kube_server, "create", "--raw", path, "--filename", "-", given=request)
-    token = json.loads(answer.stdout)["status"]["token"]
-    client = Kube(kube_server.kubeconfig_of(token, "orphans"))
+    client = Kube(release.kubeconfig(kube_server, "orphans"))
     yield client
     client.close()
     kubectl(kube_server, "delete", "jobs", "--all", "--namespace", NAMESPACE)

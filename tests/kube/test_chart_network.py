@@ -6,6 +6,9 @@ import pytest
 import yaml
 from support.helm import of_kind, pod_templates, render
 
+from controlplane.cluster import NETWORK_POLICIES
+from controlplane.operator.manifests.tenant import TenantSettings, tenant_objects
+
 Objects = list[dict[str, Any]]
 Pods = dict[str, dict[str, Any]]
 
@@ -59,3 +62,32 @@ def test_the_admin_api_answers_this_release_alone(objects: Objects) -> None:
     (peer,) = rule["from"]
     assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "fp"
     assert "namespaceSelector" not in peer
+
+
+def test_the_releases_own_test_asks_though_metrics_are_narrowed() -> None:
+    narrow = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    policies = of_kind(render(values={"networkPolicy": {"metricsFrom": narrow}}), "NetworkPolicy")
+    for component in ("gateway", "operator"):
+        (policy,) = [
+            it for it in policies if it["metadata"]["name"] == f"fp-flashplane-{component}"
+        ]
+        (rule,) = [it for it in policy["spec"]["ingress"] if it["ports"][0]["port"] == 9090]
+        chosen = [it.get("podSelector", {}).get("matchLabels", {}) for it in rule["from"]]
+        assert "test" in [it.get("app.kubernetes.io/component") for it in chosen]
+        assert narrow[0] in rule["from"]
+
+
+def test_engines_fetch_weights_from_nowhere_inside_but_what_is_named() -> None:
+    """Tenants' engines may go to the same places, so what one fetches the other does too."""
+    mine = render(values={"engines": {"weightsCidrs": ["10.9.0.0/24"]}})
+    (policy,) = [
+        it for it in of_kind(mine, "NetworkPolicy") if it["metadata"]["name"].endswith("-engines")
+    ]
+    settings = TenantSettings("flashplane", weights_cidrs=("10.9.0.0/24",))
+    theirs = {
+        body["metadata"]["name"]: body
+        for resource, body in tenant_objects("fp-a", "a", settings, gpus={})
+        if resource == NETWORK_POLICIES
+    }
+    for rule in theirs["weights"]["spec"]["egress"]:
+        assert rule in policy["spec"]["egress"]

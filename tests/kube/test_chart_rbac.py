@@ -29,16 +29,24 @@ MAY: list[Deed] = [
     *(("operator", "patch", "replicas/status", "flashplane.io", it) for it in (TENANT, NAMESPACE)),
     *(("operator", "create", "replicas", "flashplane.io", it) for it in (TENANT, NAMESPACE)),
     *(("operator", "delete", "pods", "", it) for it in (TENANT, NAMESPACE)),
-    ("operator", "create", "persistentvolumeclaims", "", TENANT),
+    *(("operator", "delete", it, "flashplane.io", TENANT) for it in ("replicas", "gpuendpoints")),
+    *(("operator", verb, "services", "", TENANT) for verb in ("create", "patch", "delete")),
+    *(
+        ("operator", verb, "ingresses", "networking.k8s.io", TENANT)
+        for verb in ("create", "patch", "delete")
+    ),
+    *(
+        ("operator", verb, "leaderworkersets", "leaderworkerset.x-k8s.io", TENANT)
+        for verb in ("create", "patch", "delete")
+    ),
+    ("operator", "delete", "replicas", "flashplane.io", NAMESPACE),
+    *(("operator", verb, "persistentvolumeclaims", "", TENANT) for verb in ("create", "patch")),
     ("operator", "patch", "networkpolicies", "networking.k8s.io", TENANT),
     ("operator", "create", "resourcequotas", "", TENANT),
     ("operator", "create", "events", "", TENANT),
-    ("operator", "create", "leaderworkersets", "leaderworkerset.x-k8s.io", TENANT),
-    ("operator", "delete", "gpuendpoints", "flashplane.io", TENANT),
     *(("operator", "get", it, "", TENANT) for it in ("serviceaccounts", "resourcequotas")),
     ("operator", "get", "networkpolicies", "networking.k8s.io", TENANT),
     ("operator", "get", "rolebindings", "rbac.authorization.k8s.io", TENANT),
-    ("operator", "patch", "ingresses", "networking.k8s.io", TENANT),
     ("jobs", "create", "inferencedeployments", "flashplane.io", TENANT),
     ("jobs", "delete", "gpuendpoints", "flashplane.io", TENANT),
     ("jobs", "create", "namespaces", "", ALL),
@@ -72,6 +80,8 @@ MAY_NOT: list[Deed] = [
     ("operator", "create", "pods/exec", "", TENANT),
     ("operator", "get", "pods/log", "", TENANT),
     ("operator", "delete", "inferencedeployments", "flashplane.io", TENANT),
+    # Claims hold what customers keep: they go with their owner, by the cluster's own hand.
+    ("operator", "delete", "persistentvolumeclaims", "", TENANT),
     ("operator", "delete", "gpuendpoints", "flashplane.io", STRANGER),
     ("operator", "delete", "networkpolicies", "networking.k8s.io", TENANT),
     *(("operator", "list", it, "", ALL) for it in ("serviceaccounts", "resourcequotas")),

@@ -11,9 +11,9 @@ from support.watching import Watching, data_of
 from controlplane.cluster import CONFIG_MAPS, Object
 from controlplane.kube import Kube
 from controlplane.operator.actions import Apply, Plan
-from controlplane.operator.runtime.cache import Cache, Key
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
+from controlplane.watching.cache import Cache, Key
 
 
 def copies(namespace: str, source: Cache[Object]) -> Callable[[Key], Plan]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.deployment_loop import DeploymentLoop
+from support.kube_objects import make_namespace
 from support.polling import until
 
 from controlplane.cluster import (
@@ -17,7 +18,7 @@ from controlplane.cluster import (
 from controlplane.crd.base import DEPLOYMENTS, TENANT_LABEL
 from controlplane.kube import Kube
 
-from .conftest import NUMBERS, make_namespace
+from .conftest import NUMBERS
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from support.watching import data_of
 from controlplane.cluster import CONFIG_MAPS, NAMESPACES, Conflict, Object, key_of
 from controlplane.kube import Kube
 from controlplane.operator.actions import Apply, Create, Delete, Patch, Plan
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.executor import Executor
+from controlplane.watching.cache import Cache
 
 
 def test_what_is_written_is_read_at_once(cluster: Kube, namespace: str) -> None:

@@ -16,7 +16,7 @@ NOWHERE = Resource("nowhere.io", "v1", "things", "Thing")
 
 def relists() -> float:
     return (
-        REGISTRY.get_sample_value("flashplane_operator_relists_total", {"resource": "configmaps"})
+        REGISTRY.get_sample_value("flashplane_watch_relists_total", {"resource": "configmaps"})
         or 0.0
     )
 

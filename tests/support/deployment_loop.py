@@ -17,13 +17,13 @@ from controlplane.operator.deployment.controller import (
     owner_of_replica,
 )
 from controlplane.operator.manifests.tenant import TenantSettings
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
 from controlplane.operator.signals import Signals
 from controlplane.operator.tenants import reading
+from controlplane.watching.cache import Cache
+from controlplane.watching.reflector import Reflector
 
 TINY = GPUConfiguration(
     id="cpu-tiny", gpu="CPU", architecture="cpu", memory_gib=8, resource="flashplane.io/tiny"

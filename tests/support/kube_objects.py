@@ -1,6 +1,8 @@
 """Objects that tests on a Kubernetes API server make."""
 
-from controlplane.cluster import Object
+from support.polling import until
+
+from controlplane.cluster import NAMESPACES, SERVICE_ACCOUNTS, Cluster, NotFound, Object
 
 
 def settings_map(namespace: str, name: str, **data: str) -> Object:
@@ -25,3 +27,16 @@ def a_replica(namespace: str, name: str) -> Object:
             "configuration": {"id": "h200-x1", "gpu": "H200", "memoryGib": 140.4},
         },
     }
+
+
+def make_namespace(cluster: Cluster, name: str, labels: dict[str, str] | None = None) -> None:
+    """Create a namespace and wait until pods can be made in it."""
+    cluster.create(NAMESPACES, {"metadata": {"name": name, "labels": labels or {}}})
+
+    def has_account() -> bool:
+        try:
+            return bool(cluster.get(SERVICE_ACCOUNTS, "default", namespace=name))
+        except NotFound:
+            return False
+
+    until(has_account, seconds=20, what="the namespace's ServiceAccount")

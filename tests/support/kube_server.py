@@ -18,6 +18,11 @@ from pathlib import Path
 
 from support.polling import until
 
+from controlplane.cluster import CRDS, ClusterError
+from controlplane.crd import schema
+from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
+from controlplane.kube import Kube
+
 REPOSITORY = Path(__file__).parents[2]
 BUILD_COMMAND = "deploy/kube-assets"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm")
@@ -229,6 +234,25 @@ class KubeServer:
             "current-context": "x",
         }
         file.write_text(json.dumps(content))  # JSON is YAML
+
+
+def install_kinds(server: KubeServer) -> None:
+    """Apply our CRDs and wait until all are served."""
+    client = Kube(server.kubeconfig)
+    try:
+        for definition in schema.definitions(rules=False):
+            client.apply(CRDS, definition)
+        for resource in (DEPLOYMENTS, ENDPOINTS, REPLICAS):
+
+            def served(resource=resource) -> bool:
+                try:
+                    return bool(client.list(resource).resource_version)
+                except ClusterError:
+                    return False
+
+            until(served, seconds=20, what=f"{resource.plural} to be served")
+    finally:
+        client.close()
 
 
 def _free_ports(count: int) -> list[int]:

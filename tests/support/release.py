@@ -10,6 +10,10 @@ from support.kube_server import KubeServer
 
 NAMESPACE = "flashplane"
 NAME = "fp"
+RIGHTS = (
+    *("ServiceAccount", "ConfigMap"),
+    *("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+)
 
 
 def installed(server: KubeServer, *words: str, values: dict[str, Any] | None = None) -> str:
@@ -59,3 +63,26 @@ def kubectl(
 def account(component: str, namespace: str = NAMESPACE) -> str:
     """Return a component's name as the API server knows it."""
     return f"system:serviceaccount:{namespace}:{NAME}-flashplane-{component}"
+
+
+def kubeconfig(server: KubeServer, component: str) -> Path:
+    """Return a kubeconfig with the token of a component's own ServiceAccount."""
+    name = f"{NAME}-flashplane-{component}"
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{name}/token"
+    answer = kubectl(server, "create", "--raw", path, "-f", "-", given=request)
+    return server.kubeconfig_of(json.loads(answer.stdout)["status"]["token"], component)
+
+
+def rights(server: KubeServer, **values: Any) -> dict[str, str]:
+    """Install accounts, roles and tables of the chart, no pods; return the operator's environment.
+
+    What of it comes from Secrets or from the pod is left out.
+    """
+    objects = helm.render(values=values, version=helm.OLDEST)
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    wanted = [it for it in objects if it["kind"] in RIGHTS]
+    kubectl(server, "apply", "-f", "-", given=[namespace, *wanted])
+    template = helm.pod_templates(objects)[f"Deployment/{NAME}-flashplane-operator"]
+    (container,) = template["spec"]["containers"]
+    return {it["name"]: it["value"] for it in container["env"] if "value" in it}

@@ -8,23 +8,26 @@ from support.kube_server import KubeServer
 
 from controlplane.cluster import CONFIG_MAPS, Object, Resource
 from controlplane.kube import Kube
-from controlplane.operator.runtime.cache import Cache
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.watching.cache import Cache
+from controlplane.watching.reflector import Reflector
 
 Watching: TypeAlias = Callable[..., tuple[Cache[Object], Reflector]]
 
 
 @contextmanager
 def reflectors() -> Iterator[Watching]:
-    """Starts reflectors of what is labelled `seen=yes`; options are the reflector's."""
+    """Starts reflectors, by default of what is labelled `seen=yes`; options are the reflector's."""
     started: list[tuple[Kube, Reflector]] = []
 
     def watch(
-        server: KubeServer, resource: Resource = CONFIG_MAPS, **options: Any
+        server: KubeServer,
+        resource: Resource = CONFIG_MAPS,
+        labels: str = "seen=yes",
+        **options: Any,
     ) -> tuple[Cache[Object], Reflector]:
         client = Kube(server.kubeconfig)
         cache: Cache[Object] = Cache(resource, lambda body: body)
-        reflector = Reflector(client, cache, labels="seen=yes", **options)
+        reflector = Reflector(client, cache, labels=labels, **options)
         started.append((client, reflector))
         reflector.start()
         assert cache.synced.wait(20)

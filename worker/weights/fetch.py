@@ -142,6 +142,9 @@ class Fetch:
             for chunk in chunks:
                 if self._failed.is_set():
                     raise WeightsError("another file could not be fetched")
+                if written.size_bytes + len(chunk) > listed.size_bytes:
+                    written.restart()  # or a source without end would fill the disk
+                    raise Interrupted(f"{listed.path} has more than {listed.size_bytes} bytes")
                 written.append(chunk)
         if written.size_bytes != listed.size_bytes:
             raise Interrupted(

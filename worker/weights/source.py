@@ -28,7 +28,9 @@ class SourceFile:
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
-        if not parts or ".." in parts or self.path.startswith("/") or "\\" in self.path:
+        # A line feed would let one name stand for two lines of the folder's digest.
+        odd = "\\" in self.path or not self.path.isprintable()
+        if not parts or ".." in parts or self.path.startswith("/") or odd:
             raise WeightsError(f"the source lists a file called {self.path!r}, which is no path")
 
 

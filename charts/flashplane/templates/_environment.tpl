@@ -33,6 +33,11 @@
 {{- end }}
 {{- range $name, $value := $values.settings }}
 - name: FLASHPLANE_{{ upper $name }}
+  {{- /* Numbers of a file are floats, and a large one would become 8.388608e+06. */}}
+  {{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+  value: {{ $value | int64 | toString | quote }}
+  {{- else }}
   value: {{ $value | toString | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}

@@ -4,22 +4,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from controlplane.cluster import Object
-from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL
-from controlplane.crd.conditions import ConditionType, Reason, condition
+from controlplane.crd.base import ENDPOINTS, OWNER_LABEL
 from controlplane.crd.configuration import GPUConfiguration
-from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointStatus
+from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.replica import Replica
-from controlplane.operator.actions import Apply, ApplyStatus, Plan
+from controlplane.operator.actions import Apply, Plan
 from controlplane.operator.bare.observed import UNKNOWN, Access, Observed
-from controlplane.operator.bare.plan import end, holds, plan, unfinalize
+from controlplane.operator.bare.plan import end, holds, plan
 from controlplane.operator.bare.pods import SANITIZE, claim_name
 from controlplane.operator.bare.ports import NOT_EXPOSED, PORT_LABEL, Exposure
 from controlplane.operator.bare.proof import report_of
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
+from controlplane.operator.finalizers import is_held, let_go_unread
 from controlplane.operator.tenants.reading import Namespaces
+from controlplane.operator.unreadable import refuse
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 BROKEN_SECONDS = 30.0
 
@@ -32,6 +31,7 @@ class EndpointRounds:
         replicas: all replicas; one is found by its name.
         pods, services, claims: those with OWNER_LABEL at least.
         catalogue: returns every GPU configuration by id.
+        provable: whether there is an image that can prove GPUs clean.
     """
 
     endpoints: Cache[GPUEndpoint]
@@ -41,6 +41,7 @@ class EndpointRounds:
     claims: Cache[Object]
     namespaces: Namespaces
     catalogue: Callable[[], Mapping[str, GPUConfiguration]]
+    provable: bool = True
     access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED
     clock: Callable[[], float] = time.time
@@ -59,7 +60,9 @@ class EndpointRounds:
             # Written by another version: it is there, so nothing may be made in its place.
             return Plan(again_in_seconds=BROKEN_SECONDS)
         if isinstance(found, Broken):
-            return _end(found, lease) if _deleting(found) else _refuse(found, self.clock())
+            if _deleting(found):
+                return _end(found, lease)
+            return refuse(GPUEndpoint, found.body, found.error, self.clock())
         made = plan(self._observe(found, lease), self.clock())
         if any(isinstance(it, Apply) for it in made.actions):
             self.namespaces.forget(key[0])
@@ -83,6 +86,7 @@ class EndpointRounds:
             has_volume=claim is not None,
             gpu_uuids=tuple(report.gpu_uuids) if report is not None else (),
             namespace=self.namespaces.facts(endpoint.namespace),
+            provable=self.provable,
             access=self.access,
             exposure=self.exposure,
         )
@@ -109,40 +113,7 @@ def _deleting(broken: Broken) -> bool:
 
 def _end(broken: Broken, lease: Replica | None) -> Plan:
     """End an endpoint whose spec nobody can read any more: its deletion needs none."""
-    metadata = broken.body["metadata"]
     if holds(lease):
         return Plan(tuple(end(lease, "Deleted")))
-    if FINALIZER not in metadata.get("finalizers", ()):
-        return Plan()
-    return Plan((unfinalize(metadata["namespace"], metadata["name"]),))
-
-
-def _refuse(broken: Broken, now: float) -> Plan:
-    """Tell of a spec that only a server without rules lets in; what it has, it keeps."""
     body = broken.body
-    generation = body["metadata"].get("generation", 0)
-    try:
-        before = GPUEndpointStatus.model_validate(body.get("status", {}))
-    except ValidationError:
-        before = GPUEndpointStatus()
-    kinds = (ConditionType.READY, ConditionType.ACCEPTED)
-    conditions = [
-        condition(
-            before.conditions,
-            kind,
-            False,
-            Reason.INVALID_SPEC,
-            broken.error,
-            generation=generation,
-            now=now,
-        )
-        for kind in kinds
-    ]
-    told = before.model_copy(
-        update={"conditions": conditions, "observed_generation": generation, "phase": "Invalid"}
-    )
-    if told == before:
-        return Plan()
-    metadata = body["metadata"]
-    status = GPUEndpoint.body(metadata["namespace"], metadata["name"], status=told.wire())
-    return Plan((ApplyStatus(ENDPOINTS, status),))
+    return Plan((let_go_unread(ENDPOINTS, body),)) if is_held(body) else Plan()

@@ -32,6 +32,7 @@ class Observed:
         has_volume: whether its volume claim is there.
         gpu_uuids: what the check before the customer's container saw.
         namespace: whose it is, what is in it and what must be.
+        provable: whether there is an image that can prove GPUs clean.
     """
 
     endpoint: GPUEndpoint
@@ -41,5 +42,6 @@ class Observed:
     has_volume: bool = False
     gpu_uuids: tuple[str, ...] = ()
     namespace: Namespace = NOWHERE
+    provable: bool = True
     access: Access = UNKNOWN
     exposure: Exposure = NOT_EXPOSED

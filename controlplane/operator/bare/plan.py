@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from controlplane.cluster import SERVICES, VOLUME_CLAIMS, Object
-from controlplane.crd.base import ENDPOINTS, FINALIZER, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import ENDPOINTS, OWNER_LABEL, REPLICAS
 from controlplane.crd.conditions import Reason
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointSpec
@@ -21,6 +21,8 @@ from controlplane.operator.bare.observed import Observed
 from controlplane.operator.bare.pods import claim_name
 from controlplane.operator.bare.ports import INGRESSES, ingress, object_name, service
 from controlplane.operator.bare.status import status
+from controlplane.operator.finalizers import hold, let_go
+from controlplane.operator.making import make
 from controlplane.operator.tenants.namespace import repairs
 
 # Read live, so a change of them leaves the lease alone.
@@ -36,16 +38,13 @@ def plan(observed: Observed, now: float) -> Plan:
     """Return what brings the endpoint nearer to its spec."""
     endpoint = observed.endpoint
     if endpoint.deleting:
-        ending = [*end(observed.replica, "Deleted"), *_let_go(observed)]
-        return Plan((*_status(observed, None, now), *ending))
+        return _ending(observed, now)
     expires_in = _expires_in(endpoint, now)
     if expires_in is not None and expires_in <= 0:
         return Plan((Delete(ENDPOINTS, endpoint.namespace, endpoint.name, endpoint.uid),))
     if endpoint.finalized and not observed.namespace.terminating:
         # Alone, and before anything that has to be taken back; its change brings the next round.
-        metadata = {"finalizers": [FINALIZER], "resourceVersion": endpoint.resource_version}
-        change = {"metadata": metadata}
-        return Plan((Patch(ENDPOINTS, endpoint.namespace, endpoint.name, change),))
+        return Plan((hold(endpoint),))
     problem = check(observed)
     # First the status, which says why, so that a lease given up is not forgotten with its object.
     actions = _status(observed, problem, now)
@@ -78,6 +77,12 @@ def check(observed: Observed) -> Problem | None:
             f"{', '.join(unfit)} is not for bare endpoints, nothing confines their containers"
             " there: install Flashplane on a Kubernetes cluster with GPUs and order it there",
         )
+    if not observed.provable:
+        return (
+            Reason.IMAGE_UNAVAILABLE,
+            "this installation has no image that proves GPUs clean: set FLASHPLANE_TOOLS_IMAGE of"
+            " the operator, as the chart does",
+        )
     return None
 
 
@@ -99,8 +104,7 @@ def _keep(observed: Observed, problem: Problem | None) -> list[Action]:
         return [*_volume(observed), *_expose(observed)]
     if problem is not None:
         return []
-    body = _replica(endpoint, _configuration(observed))
-    return [*_volume(observed), Create(REPLICAS, body)]
+    return [*_volume(observed), _lease(endpoint, _configuration(observed))]
 
 
 def end(replica: Replica | None, why: str) -> list[Action]:
@@ -117,22 +121,17 @@ def end(replica: Replica | None, why: str) -> list[Action]:
     return [Patch(REPLICAS, replica.namespace, replica.name, change)]
 
 
-def _let_go(observed: Observed) -> list[Action]:
+def _ending(observed: Observed, now: float) -> Plan:
     """End the deletion once no customer's lease is left; quarantined GPUs are the platform's."""
     endpoint = observed.endpoint
-    if endpoint.finalized or holds(observed.replica):
-        return []
-    return [unfinalize(endpoint.namespace, endpoint.name)]
+    if holds(observed.replica):
+        return Plan((*_status(observed, None, now), *end(observed.replica, "Deleted")))
+    return Plan() if endpoint.finalized else Plan((let_go(endpoint),))
 
 
 def holds(replica: Replica | None) -> bool:
     """Whether a customer still has GPUs; quarantined ones are nobody's."""
     return replica is not None and replica.status.phase is not Phase.QUARANTINED
-
-
-def unfinalize(namespace: str, name: str) -> Patch:
-    """Return what lets an endpoint go."""
-    return Patch(ENDPOINTS, namespace, name, {"metadata": {"finalizers": None}})
 
 
 def _outdated(endpoint: GPUEndpoint, replica: Replica) -> bool:
@@ -161,7 +160,7 @@ def _skipped(observed: Observed) -> list[str]:
     return skipped[-1:] if everything and len(endpoint.spec.configurations) > 1 else skipped
 
 
-def _replica(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Object:
+def _lease(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Create:
     node = "dedicated" if endpoint.spec.whole_node else "shared"
     spec = ReplicaSpec(
         owner_kind="GPUEndpoint",
@@ -175,24 +174,7 @@ def _replica(endpoint: GPUEndpoint, configuration: GPUConfiguration) -> Object:
         isolation=Isolation(node=node, runtime_class=endpoint.spec.runtime_class),
         drain_timeout_seconds=DRAIN_SECONDS,
     )
-    metadata = {
-        "labels": {OWNER_LABEL: endpoint.name},
-        "finalizers": [FINALIZER],
-        "ownerReferences": [_owner(endpoint)],
-    }
-    name = f"{endpoint.name}-0"
-    return Replica.body(endpoint.namespace, name, metadata=metadata, spec=spec.wire())
-
-
-def _owner(endpoint: GPUEndpoint) -> Object:
-    return {
-        "apiVersion": ENDPOINTS.api_version,
-        "kind": ENDPOINTS.kind,
-        "name": endpoint.name,
-        "uid": endpoint.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    return make(endpoint, spec)
 
 
 def _volume(observed: Observed) -> list[Action]:
@@ -210,7 +192,7 @@ def _volume(observed: Observed) -> list[Action]:
         "name": claim_name(endpoint.name),
         "namespace": endpoint.namespace,
         "labels": {OWNER_LABEL: endpoint.name},
-        "ownerReferences": [_owner(endpoint)],
+        "ownerReferences": [endpoint.owner_reference()],
     }
     body = {
         "apiVersion": "v1",
@@ -228,7 +210,7 @@ def _expose(observed: Observed) -> list[Action]:
     for port in endpoint.spec.ports:
         if observed.exposed.get(port.name) == port.port:
             continue
-        owner = _owner(endpoint)
+        owner = endpoint.owner_reference()
         if observed.exposure.domain:
             actions.append(Apply(INGRESSES, ingress(endpoint, port, owner, observed.exposure)))
         # Last, since it is what says that the port is done.

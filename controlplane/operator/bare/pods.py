@@ -5,18 +5,19 @@ server, so nothing has to be put into an image and revoking a key needs nobody's
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from controlplane.cluster import Object
-from controlplane.crd.base import OWNER_LABEL, REPLICA_LABEL
 from controlplane.crd.replica import Replica
+from controlplane.operator.manifests.base import pod, pod_labels, pod_spec, resources
+from controlplane.operator.manifests.security import confined
 
+COMPONENT = "bare"  # the label of its pods
 WORKSPACE = "workspace"  # the customer's container
 SANITIZE = "sanitize"  # checks the GPUs before it starts
 SCRUB = "scrub"  # checks them after it has gone
+TERMINATION_LOG = "/dev/termination-log"
 # A tenant's namespace admits no root, whatever the image's own user is.
 CUSTOMER_UID = 1000
-TOOLS_UID = 10001
 DEFAULT_IMAGE = "docker.io/nvidia/cuda:{cuda}.0-devel-ubuntu24.04"
 
 
@@ -36,9 +37,10 @@ def workspace_pod(replica: Replica, settings: BareSettings) -> Object:
         "name": WORKSPACE,
         "image": spec.image or DEFAULT_IMAGE.format(cuda=spec.cuda),
         "env": [{"name": name, "value": value} for name, value in sorted(spec.env.items())],
-        "ports": [{"name": it.name[:15], "containerPort": it.port} for it in spec.ports],
-        "resources": _resources(replica),
-        "securityContext": _confined(CUSTOMER_UID),
+        # Without names: those of a pod's ports obey other rules than ours, and nobody asks by them.
+        "ports": [{"containerPort": port} for port in sorted({it.port for it in spec.ports})],
+        "resources": resources(replica.spec.configuration),
+        "securityContext": confined(CUSTOMER_UID, writable=True),
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }
     if spec.command:
@@ -51,28 +53,24 @@ def workspace_pod(replica: Replica, settings: BareSettings) -> Object:
         container["volumeMounts"].append(mount)
         claim = {"claimName": claim_name(replica.spec.owner)}
         volumes.append({"name": "volume", "persistentVolumeClaim": claim})
-    body = _pod(replica, f"{replica.name}-0", settings)
-    body["spec"] |= {
+    body = {
         "initContainers": [_check(replica, settings, SANITIZE)],
         "containers": [container],
         "volumes": volumes,
         "terminationGracePeriodSeconds": 30,
         "restartPolicy": "Always",
     }
-    if spec.runtime_class:
-        body["spec"]["runtimeClassName"] = spec.runtime_class
-    return body
+    return _pod(replica, f"{replica.name}-0", settings, body)
 
 
 def scrub_pod(replica: Replica, settings: BareSettings) -> Object:
     """Return the pod that holds the same GPUs afterwards and says whether they are clean."""
-    body = _pod(replica, f"{replica.name}-{SCRUB}", settings)
-    body["spec"] |= {
+    spec = {
         "containers": [_check(replica, settings, SCRUB)],
         "restartPolicy": "Never",
         "activeDeadlineSeconds": 600,
     }
-    return body
+    return _pod(replica, f"{replica.name}-{SCRUB}", settings, spec)
 
 
 def claim_name(endpoint: str) -> str:
@@ -81,88 +79,20 @@ def claim_name(endpoint: str) -> str:
 
 
 def _check(replica: Replica, settings: BareSettings, name: str) -> Object:
-    command = ["flashplane", "scrub"]
+    command = ["flashplane", "scrub", "--report-file", TERMINATION_LOG]
     if replica.spec.configuration.architecture == "cpu":
         command.append("--no-gpus")
     return {
         "name": name,
         "image": settings.tools_image,
         "command": command,
-        "resources": _resources(replica),
-        "terminationMessagePath": "/dev/termination-log",
-        "securityContext": {**_confined(TOOLS_UID), "readOnlyRootFilesystem": True},
+        "resources": resources(replica.spec.configuration),
+        "terminationMessagePath": TERMINATION_LOG,
+        "securityContext": confined(),
     }
 
 
-def _confined(uid: int) -> Object:
-    """What Pod Security's `restricted` asks of a container."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "runAsNonRoot": True,
-        "runAsUser": uid,
-        "seccompProfile": {"type": "RuntimeDefault"},
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def _resources(replica: Replica) -> Object:
-    configuration = replica.spec.configuration
-    limits: Object = {configuration.resource: str(configuration.gpus_per_node)}
-    requests = {"cpu": configuration.cpu, "memory": configuration.memory}
-    return {"limits": limits, "requests": {**requests, **limits}}
-
-
-def _pod(replica: Replica, name: str, settings: BareSettings) -> Object:
-    nodes = [placement.node for placement in replica.status.placements]
-    labels = {
-        OWNER_LABEL: replica.spec.owner,
-        REPLICA_LABEL: replica.name,
-        "app.kubernetes.io/part-of": "flashplane",
-        "app.kubernetes.io/component": "bare",
-    }
-    spec: dict[str, Any] = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {"fsGroup": CUSTOMER_UID},
-        "affinity": {
-            "nodeAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": {
-                    "nodeSelectorTerms": [
-                        {
-                            "matchExpressions": [
-                                {
-                                    "key": "kubernetes.io/hostname",
-                                    "operator": "In",
-                                    "values": nodes,
-                                }
-                            ]
-                        }
-                    ]
-                }
-            }
-        },
-        "tolerations": [
-            {
-                "key": replica.spec.configuration.resource,
-                "operator": "Exists",
-                "effect": "NoSchedule",
-            }
-        ],
-    }
-    if settings.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": it} for it in settings.image_pull_secrets]
-    owner = {
-        "apiVersion": Replica.resource.api_version,
-        "kind": Replica.resource.kind,
-        "name": replica.name,
-        "uid": replica.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    metadata = {
-        "name": name,
-        "namespace": replica.namespace,
-        "labels": labels,
-        "ownerReferences": [owner],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+def _pod(replica: Replica, name: str, settings: BareSettings, spec: Object) -> Object:
+    base = pod_spec(replica, settings.image_pull_secrets)
+    group: Object = {"securityContext": {"fsGroup": CUSTOMER_UID}}
+    return pod(replica, name, pod_labels(replica, COMPONENT), base | group | spec)

@@ -1,13 +1,17 @@
 """The ports of an endpoint as HTTPS: a Service and an Ingress each; pure. Called by `plan`."""
 
+import hashlib
 from dataclasses import dataclass
 
 from controlplane.cluster import Object, Resource
 from controlplane.crd.base import OWNER_LABEL
 from controlplane.crd.endpoint import GPUEndpoint, Port
+from controlplane.operator.bare.pods import COMPONENT
+from controlplane.operator.manifests.base import COMPONENT_LABEL
 
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 PORT_LABEL = "flashplane.io/port"
+LABEL_LENGTH = 63  # of a part of a host name, and of a Service's name
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Exposure:
     """How ports are reached from outside; without a domain none is.
 
     Attributes:
-        domain: a port is `https://<port name>-<endpoint>-<namespace>.<domain>`.
+        domain: a port is `https://<port name>-<endpoint>-<namespace>.<domain>`; a first part that
+            is too long for host names is a hash instead.
         ingress_class: the IngressClass; empty: the cluster's default.
         tls_secret: a Secret with a certificate of `*.<domain>`, known to the ingress controller.
     """
@@ -39,8 +44,8 @@ def service(endpoint: GPUEndpoint, port: Port, owner: Object) -> Object:
     """Return the Service of a port; without a node port, reachable inside the cluster alone."""
     spec = {
         "type": "ClusterIP",
-        "selector": {OWNER_LABEL: endpoint.name, "app.kubernetes.io/component": "bare"},
-        "ports": [{"name": port.name[:15], "port": 80, "targetPort": port.port, "protocol": "TCP"}],
+        "selector": {OWNER_LABEL: endpoint.name, COMPONENT_LABEL: COMPONENT},
+        "ports": [{"port": 80, "targetPort": port.port, "protocol": "TCP"}],
     }
     return {
         "apiVersion": "v1",
@@ -79,12 +84,20 @@ def ingress(endpoint: GPUEndpoint, port: Port, owner: Object, exposure: Exposure
 
 
 def object_name(endpoint: GPUEndpoint, port_name: str) -> str:
-    """Return the name of a port's Service and Ingress."""
-    return f"{endpoint.name}-{port_name}"
+    """Return the name of a port's Service and Ingress; a Service's begins with a letter."""
+    name = f"{endpoint.name}-{port_name}"
+    return name if len(name) <= LABEL_LENGTH and name[0].isalpha() else f"port-{_short(name)}"
 
 
 def _host(endpoint: GPUEndpoint, port: Port, exposure: Exposure) -> str:
-    return f"{port.name}-{endpoint.name}-{endpoint.namespace}.{exposure.domain}"
+    label = f"{port.name}-{endpoint.name}-{endpoint.namespace}"
+    if len(label) > LABEL_LENGTH:  # no resolver would find it
+        label = f"port-{_short(label)}"
+    return f"{label}.{exposure.domain}"
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _secret(exposure: Exposure) -> dict[str, str]:

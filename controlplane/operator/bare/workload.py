@@ -16,10 +16,8 @@ from controlplane.operator.bare.pods import (
     workspace_pod,
 )
 from controlplane.operator.bare.proof import decode, judge
+from controlplane.operator.manifests.containers import find, last_end, lost, no_start
 from controlplane.operator.replica.workload import Manifest, Progress
-
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-_NOT_STARTED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class BareWorkload:
         if not pods or not pods[0].get("spec", {}).get("nodeName"):
             return Progress(Phase.RESERVED)
         status = pods[0].get("status", {})
+        taken = lost(status, Phase.SCHEDULED)
+        if taken is not None:
+            return taken
         if status.get("phase") == "Failed":
             message = status.get("message") or status.get("reason", "the pod failed")
             return Progress(Phase.SCHEDULED, Reason.ENGINE_FAILED, message)
@@ -49,7 +50,8 @@ class BareWorkload:
         self, replica: Replica, pods: Sequence[Object], now: float
     ) -> ScrubProof | None:
         for pod in pods:
-            ended = _container(pod.get("status", {}), "containerStatuses", SCRUB).get("terminated")
+            scrub = find(pod.get("status", {}), "containerStatuses", SCRUB)
+            ended = last_end(scrub) if scrub is not None else None
             if ended is not None:
                 report = decode(ended.get("message", ""))
                 return judge(report, gpus=_gpus(replica), now=now)
@@ -60,56 +62,39 @@ class BareWorkload:
 
 def _sanitizing(replica: Replica, status: Object) -> Progress | None:
     """Return how the check before the customer's container is doing; None once it has passed."""
-    check = _container(status, "initContainerStatuses", SANITIZE)
-    ended = check.get("terminated")
-    if ended is not None and ended.get("exitCode") == 0:
+    check = find(status, "initContainerStatuses", SANITIZE)
+    if check is None:
         return None
     # A check that failed is run again by Kubernetes: it waits in between with what it found last.
-    last = ended or _container(status, "initContainerStatuses", SANITIZE, "lastState").get(
-        "terminated"
-    )
-    if last is not None:
-        proof = judge(decode(last.get("message", "")), gpus=_gpus(replica), now=0.0)
+    ended = last_end(check)
+    if ended is not None and ended.get("exitCode") == 0:
+        return None
+    if ended is not None:
+        proof = judge(decode(ended.get("message", "")), gpus=_gpus(replica), now=0.0)
         message = f"the GPUs are not clean: {proof.message}"
         return Progress(Phase.FETCHING, Reason.SCRUB_FAILED, message)
-    return _stuck(check, Phase.FETCHING) or (Progress(Phase.FETCHING) if check else None)
+    return no_start(check, Phase.FETCHING, Reason.ENGINE_FAILED) or Progress(Phase.FETCHING)
 
 
 def _booting(status: Object) -> Progress | None:
-    container = _container(status, "containerStatuses", WORKSPACE)
-    if "running" in container:
+    container = find(status, "containerStatuses", WORKSPACE)
+    if container is None:
+        return None
+    if "running" in container.get("state", {}):
         return Progress(Phase.PROBING if _is_ready(status) else Phase.LOADING)
-    stuck = _stuck(container, Phase.LOADING)
+    stuck = no_start(container, Phase.LOADING, Reason.ENGINE_FAILED)
     if stuck is not None:
         return stuck
-    ended = _container(status, "containerStatuses", WORKSPACE, "lastState").get("terminated")
+    ended = last_end(container)
     if ended is not None:
         message = f"its container ends with exit code {ended.get('exitCode')}"
         return Progress(Phase.LOADING, Reason.ENGINE_FAILED, message)
-    return Progress(Phase.LOADING) if container else None
-
-
-def _stuck(state: Object, phase: Phase) -> Progress | None:
-    waiting = state.get("waiting", {})
-    reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    if reason in _NO_IMAGE:
-        return Progress(phase, Reason.IMAGE_UNAVAILABLE, message or reason)
-    if reason in _NOT_STARTED:
-        return Progress(phase, Reason.ENGINE_FAILED, message or reason, retryable=False)
-    return None
+    return Progress(Phase.LOADING)
 
 
 def _is_ready(status: Object) -> bool:
     conditions = {it["type"]: it["status"] for it in status.get("conditions", ())}
     return conditions.get("Ready") == "True"
-
-
-def _container(status: Object, kind: str, name: str, word: str = "state") -> Object:
-    for it in status.get(kind, ()):
-        if it["name"] == name:
-            state: Object = it.get(word, {})
-            return state
-    return {}
 
 
 def _gpus(replica: Replica) -> int:

@@ -49,7 +49,7 @@ class Demand:
     def _tolerates(self, taint: Taint) -> bool:
         if taint.effect == "PreferNoSchedule" or taint.key in (*TOLERATED_TAINTS, self.resource):
             return True
-        return taint.key == TENANT_TAINT and taint.value == self.tenant
+        return taint.key == TENANT_TAINT and taint.value == self.tenant != ""
 
 
 def demand_of(namespace: str, spec: ReplicaSpec) -> Demand:
@@ -84,4 +84,7 @@ def tolerations(spec: ReplicaSpec) -> list[Object]:
     """Return the tolerations that let its pods onto every node that `admits` lets it have."""
     keys = sorted({*TOLERATED_TAINTS, spec.configuration.resource})
     tenant = {"key": TENANT_TAINT, "operator": "Equal", "value": spec.tenant}
-    return [{"key": key, "operator": "Exists"} for key in keys] + [tenant]
+    return [
+        *({"key": key, "operator": "Exists"} for key in keys),
+        *([tenant] if spec.tenant else ()),
+    ]

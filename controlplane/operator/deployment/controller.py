@@ -25,11 +25,11 @@ from controlplane.operator.deployment.plan import plan
 from controlplane.operator.deployment.pools import pool_record
 from controlplane.operator.deployment.scaling import remember
 from controlplane.operator.deployment.verdict import verdicts
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
 from controlplane.operator.runtime.queue import WorkQueue
 from controlplane.operator.signals import Signals
 from controlplane.operator.tenants.reading import Namespaces
 from controlplane.registry.pools import Pool
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 BY_OWNER = "owner"  # index of replicas
 

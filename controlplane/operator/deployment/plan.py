@@ -7,11 +7,11 @@ moved, drains, new replicas, removals, the status, events.
 from collections.abc import Iterator
 
 from controlplane.cluster import Object
-from controlplane.crd.base import DEPLOYMENTS, FINALIZER
+from controlplane.crd.base import DEPLOYMENTS
 from controlplane.crd.conditions import Reason
 from controlplane.crd.inference import InferenceDeployment, InferenceDeploymentStatus
 from controlplane.crd.replica import Phase
-from controlplane.operator.actions import Action, ApplyStatus, Emit, Patch, Plan
+from controlplane.operator.actions import Action, ApplyStatus, Emit, Plan
 from controlplane.operator.deployment import crew, law, replicas
 from controlplane.operator.deployment.acceptance import Refusal, refusal
 from controlplane.operator.deployment.choice import is_waiting, pause_seconds
@@ -22,6 +22,7 @@ from controlplane.operator.deployment.rollout import Course, course
 from controlplane.operator.deployment.scaling import decide, missing_signals
 from controlplane.operator.deployment.status import status
 from controlplane.operator.deployment.windows import next_change
+from controlplane.operator.finalizers import hold, let_go
 from controlplane.operator.tenants.namespace import repairs
 
 TICK_SECONDS = 1.0  # while load or a rollout is followed
@@ -51,7 +52,7 @@ def plan(observed: Observed, now: float) -> Plan:
     )
     why = Reason.STOPPED if closed else Reason.SCALING
     actions: list[Action] = [
-        *_finalizer(deployment),
+        *([hold(deployment)] if deployment.finalized else ()),
         *repairs(observed.namespace),
         *crew.weigh(fleet, way),
         *(written if moved else ()),
@@ -81,17 +82,6 @@ def _again_in_seconds(
     if 0 < pause < float("inf"):
         waits.append(pause)
     return min(waits, default=None)
-
-
-def _finalizer(deployment: InferenceDeployment) -> Iterator[Patch]:
-    if deployment.finalized:
-        yield _finalizers(deployment, [*deployment.finalizers, FINALIZER])
-
-
-def _finalizers(deployment: InferenceDeployment, names: list[str]) -> Patch:
-    # Conditional on the version: a list is replaced whole, and others may have changed it.
-    metadata = {"finalizers": names, "resourceVersion": deployment.resource_version}
-    return Patch(DEPLOYMENTS, deployment.namespace, deployment.name, {"metadata": metadata})
 
 
 def _status(deployment: InferenceDeployment, made: InferenceDeploymentStatus) -> list[Action]:
@@ -131,10 +121,7 @@ def _ending(observed: Observed, fleet: Fleet, now: float) -> Plan:
     deployment = observed.deployment
     scene = Scene(observed, fleet, 0, True, None, None, False, 0.0)
     if deployment.deleting and _is_empty(fleet) and not observed.taken_slots:
-        if deployment.finalized:
-            return Plan()
-        left = [it for it in deployment.finalizers if it != FINALIZER]
-        return Plan((_finalizers(deployment, left),))
+        return Plan() if deployment.finalized else Plan((let_go(deployment),))
     staying = [it for it in fleet.every if not is_leaving(it)] if deployment.deleting else []
     actions: list[Action] = [
         *(replicas.drain(it, Reason.DELETING) for it in staying),

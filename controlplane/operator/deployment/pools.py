@@ -4,8 +4,6 @@ A store that is down costs nothing but this: gateways keep their last snapshot f
 next second tells them again.
 """
 
-import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import redis
@@ -17,10 +15,7 @@ from controlplane.operator.deployment.windows import UnknownTimezone, is_open
 from controlplane.registry.pools import TABLE, Pool
 from controlplane.store import Store
 
-INTERVAL_SECONDS = 1.0
 _NEVER = ("Refused", "Deleting")  # phases from which no demand leads to a replica
-
-_log = logging.getLogger(__name__)
 
 
 def pool_record(
@@ -78,30 +73,13 @@ def _eta_seconds(
 
 
 class PoolPublisher:
-    """A `main.Part`: a thread that repeats what is true."""
+    """Tells the store of pools whenever `runtime.telling` asks it to."""
 
     def __init__(self, store: Store, records: Callable[[], Mapping[str, Pool]]) -> None:
         """Prepare. `records` returns all pools by name; it reads caches and must be quick."""
         self._store = store
         self._records = records
         self._told: set[str] = set()
-        self._was_up = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pools", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to end; what was told stays until it is old, for another operator to go on."""
-        self._stopping.set()
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for its end; return whether it has ended."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
 
     def publish(self) -> bool:
         """Tell everything once; return whether the store took it."""
@@ -113,15 +91,3 @@ class PoolPublisher:
             return False
         self._told = set(records)
         return True
-
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS):
-            try:
-                is_up = self.publish()
-            except Exception:
-                # The thread's entry: a defect must not silence every pool for good.
-                _log.exception("pools_failed")
-                continue
-            if is_up != self._was_up:
-                _log.warning("store_is_up" if is_up else "store_is_down")
-            self._was_up = is_up

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 from controlplane.cluster import Object
-from controlplane.crd.base import DEPLOYMENTS, FINALIZER, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import REPLICAS
 from controlplane.crd.conditions import Reason
 from controlplane.crd.inference import InferenceDeployment, Template
 from controlplane.crd.replica import Replica, ReplicaSpec
 from controlplane.operator.actions import Create, Delete, Patch
 from controlplane.operator.deployment.choice import Claim
 from controlplane.operator.deployment.revision import endpoint, revision
+from controlplane.operator.making import make
 
 
 def create(deployment: InferenceDeployment, of: Template, claim: Claim, weight: int) -> Create:
@@ -30,26 +31,7 @@ def create(deployment: InferenceDeployment, of: Template, claim: Claim, weight: 
         drain_timeout_seconds=deployment.spec.drain.timeout_seconds,
         weight=weight,
     )
-    metadata = {
-        "labels": {OWNER_LABEL: deployment.name},
-        "finalizers": [FINALIZER],
-        "ownerReferences": [_owner(deployment)],
-    }
-    name = f"{deployment.name}-{claim.slot}"
-    return Create(
-        REPLICAS, Replica.body(deployment.namespace, name, metadata=metadata, spec=spec.wire())
-    )
-
-
-def _owner(deployment: InferenceDeployment) -> Object:
-    return {
-        "apiVersion": DEPLOYMENTS.api_version,
-        "kind": DEPLOYMENTS.kind,
-        "name": deployment.name,
-        "uid": deployment.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    return make(deployment, spec)
 
 
 def weigh(replicas: Iterable[Replica], weight: int) -> Iterator[Patch]:

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from controlplane.crd.base import seconds, timestamp
+from controlplane.crd.conditions import ConditionType
 from controlplane.crd.inference import RolloutStatus, Template
 from controlplane.crd.replica import Phase, Replica
 from controlplane.operator.deployment.demand import evidence
@@ -175,12 +176,22 @@ def _fault(observed: Observed, fleet: Fleet, rollout: RolloutStatus, now: float)
         late = now - seconds(rollout.started_at) > spec.start_seconds
         if not late or any(it.status.phase is Phase.SERVING for it in candidates):
             return ""
-        failed = [it.status.failure for it in fleet.failed(rollout.revision)]
-        last = f"; the last failure: {failed[-1].reason}" if failed and failed[-1] else ""
-        return f"none served within {spec.start_seconds:g} seconds{last}"
+        words = _last_words([*fleet.failed(rollout.revision), *candidates])
+        return f"none served within {spec.start_seconds:g} seconds{words}"[:500]
     if candidates and all(it.status.phase is Phase.DEGRADED for it in candidates):
         return "it stopped answering"
     return _compared(observed, fleet, candidates, now)
+
+
+def _last_words(candidates: list[Replica]) -> str:
+    """Return why the last of them that said anything does not serve."""
+    told = [
+        f"; {it.name}: {ready.reason}: {ready.message}"
+        for it in candidates
+        for ready in it.status.conditions
+        if ready.type == ConditionType.READY and ready.message
+    ]
+    return told[-1] if told else ""
 
 
 def _compared(observed: Observed, fleet: Fleet, candidates: list[Replica], now: float) -> str:

@@ -8,7 +8,7 @@ from controlplane.cluster import LEADER_WORKER_SETS, NETWORK_POLICIES, Object, R
 from controlplane.crd.base import REPLICA_LABEL
 from controlplane.crd.conditions import Reason
 from controlplane.crd.replica import Replica
-from controlplane.operator.manifests.pods import launch_of, owner_reference, pod_template
+from controlplane.operator.manifests.pods import launch_of, pod_template
 from controlplane.operator.manifests.settings import PodSettings
 from controlplane.planner.refusal import Refused
 
@@ -64,6 +64,6 @@ def _head(resource: Resource, replica: Replica) -> Object:
         "name": replica.name,
         "namespace": replica.namespace,
         "labels": {REPLICA_LABEL: replica.name},
-        "ownerReferences": [owner_reference(replica)],
+        "ownerReferences": [replica.owner_reference()],
     }
     return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}

@@ -6,13 +6,13 @@ scheduler still binds them and counts their GPUs.
 """
 
 from math import ceil
-from typing import Any
 
 from controlplane.cluster import Object
-from controlplane.crd.base import GROUP, OWNER_LABEL, REPLICA_LABEL
+from controlplane.crd.base import GROUP
 from controlplane.crd.replica import Replica
 from controlplane.operator.engines.place import Place
 from controlplane.operator.engines.profile import ENGINES
+from controlplane.operator.manifests.base import pod, pod_labels, pod_spec, resources
 from controlplane.operator.manifests.security import confined, pod_confined
 from controlplane.operator.manifests.settings import (
     ENGINE_PORT,
@@ -26,18 +26,8 @@ from controlplane.planner.estimate import start_limit_seconds
 from controlplane.planner.launch import Launch, plan_launch
 
 ENGINE = "engine"  # the container
-COMPONENT_LABEL = "app.kubernetes.io/component"
 FETCHES_LABEL = f"{GROUP}/fetches-weights"  # on pods that may go out for them
 GRACE_SECONDS = 30  # beyond the drain, for the process to end
-
-# Taints of GPU and spot nodes by convention; a replica was placed knowing them.
-_TOLERATED = (
-    "nvidia.com/gpu",
-    "sku",
-    "kubernetes.azure.com/scalesetpriority",
-    "cloud.google.com/gke-spot",
-    f"{GROUP}/gpu",
-)
 
 
 def launch_of(replica: Replica) -> Launch:
@@ -63,25 +53,8 @@ def engine_pods(replica: Replica, settings: PodSettings) -> list[Object]:
     """
     assert replica.spec.configuration.nodes == 1, "several nodes need nodes.leader_worker_set"
     template = pod_template(replica, settings, launch_of(replica))
-    metadata: Object = {
-        "name": f"{replica.name}-0",
-        "namespace": replica.namespace,
-        "labels": template["metadata"]["labels"],
-        "ownerReferences": [owner_reference(replica)],
-    }
-    return [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}]
-
-
-def owner_reference(replica: Replica) -> Object:
-    """Return what makes an object go when its replica goes."""
-    return {
-        "apiVersion": replica.resource.api_version,
-        "kind": replica.resource.kind,
-        "name": replica.name,
-        "uid": replica.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    labels = template["metadata"]["labels"]
+    return [pod(replica, f"{replica.name}-0", labels, template["spec"])]
 
 
 def pod_template(
@@ -90,25 +63,15 @@ def pod_template(
     """Return `metadata` (labels) and `spec` of a replica's pod on one of its nodes."""
     assert replica.spec.weights is not None
     weights = weights_part(replica.spec.weights, settings, replica.namespace)
-    labels = {
-        OWNER_LABEL: replica.spec.owner,
-        REPLICA_LABEL: replica.name,
-        COMPONENT_LABEL: ENGINE,
-        "app.kubernetes.io/part-of": "flashplane",
-        "app.kubernetes.io/managed-by": "flashplane",
-    }
+    labels = pod_labels(replica, ENGINE)
     if weights.from_network:
         labels[FETCHES_LABEL] = "true"
-    spec: dict[str, Any] = {
-        "affinity": _pinned([it.node for it in replica.status.placements]),
-        "automountServiceAccountToken": False,
+    spec = pod_spec(replica, settings.image_pull_secrets) | {
         "containers": [_container(replica, settings, launch, weights, leader)],
-        "enableServiceLinks": False,
         "restartPolicy": "Always",  # an engine that crashes starts again over the same weights
         "securityContext": pod_confined(),
         "serviceAccountName": SERVICE_ACCOUNT,
         "terminationGracePeriodSeconds": _drain_seconds(replica) + GRACE_SECONDS,
-        "tolerations": _tolerations(replica),
         "volumes": [
             *weights.volumes,
             {"name": "tmp", "emptyDir": {}},
@@ -117,10 +80,6 @@ def pod_template(
     }
     if weights.init_containers:
         spec["initContainers"] = weights.init_containers
-    if settings.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": it} for it in settings.image_pull_secrets]
-    if replica.spec.isolation.runtime_class:
-        spec["runtimeClassName"] = replica.spec.isolation.runtime_class
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
@@ -144,7 +103,7 @@ def _container(
         "command": profile.command(launch, place),
         "env": _environment(place),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
-        "resources": _resources(replica),
+        "resources": resources(replica.spec.configuration),
         "securityContext": confined(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
@@ -173,13 +132,6 @@ def _environment(place: Place) -> list[Object]:
     return environment
 
 
-def _resources(replica: Replica) -> Object:
-    configuration = replica.spec.configuration
-    gpus = {configuration.resource: str(configuration.gpus_per_node)}
-    requests = {"cpu": configuration.cpu, "memory": configuration.memory}
-    return {"requests": requests | gpus, "limits": gpus}
-
-
 def _probes(replica: Replica, launch: Launch, path: str) -> Object:
     """Loading is given the time its size explains; liveness begins only after it."""
     check = {"httpGet": {"path": path, "port": ENGINE_PORT}, "timeoutSeconds": 5}
@@ -199,18 +151,3 @@ def _probes(replica: Replica, launch: Launch, path: str) -> Object:
 def _drain_seconds(replica: Replica) -> int:
     """Requests are drained before a pod is deleted; this is for who deletes it by hand."""
     return ceil(replica.spec.drain_timeout_seconds)
-
-
-def _pinned(nodes: list[str]) -> Object:
-    name = {"key": "kubernetes.io/hostname", "operator": "In", "values": nodes}
-    terms = {"nodeSelectorTerms": [{"matchExpressions": [name]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-
-
-def _tolerations(replica: Replica) -> list[Object]:
-    keys = dict.fromkeys((*_TOLERATED, replica.spec.configuration.resource))
-    tolerations: list[Object] = [{"key": key, "operator": "Exists"} for key in keys]
-    if replica.spec.tenant:
-        tenant = {"key": f"{GROUP}/tenant", "operator": "Equal", "value": replica.spec.tenant}
-        tolerations.append(tenant)
-    return tolerations

@@ -1,22 +1,18 @@
 """How far a replica's pods are, read from what the kubelet tells of them; pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controlplane.cluster import Object
 from controlplane.crd.base import seconds
 from controlplane.crd.conditions import Reason
 from controlplane.crd.replica import Phase
+from controlplane.operator.manifests.containers import find, last_end, lost, no_start
 from controlplane.operator.manifests.pods import ENGINE
 from controlplane.operator.replica.workload import Progress
 
 FETCH_ATTEMPTS = 3  # a fetch goes on where it was cut, so that a few failures are nothing
 _ORDER = (Phase.RESERVED, Phase.SCHEDULED, Phase.FETCHING, Phase.LOADING, Phase.PROBING)
-_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-_NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-_TAKEN_AWAY = {"Evicted", "Preempting", "Preempted", "Shutdown", "NodeShutdown", "Terminated"}
-_DISRUPTIONS = {"PreemptionByScheduler", "EvictionByEvictionAPI", "TerminationByKubelet"}
-_GONE = {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC"}
 _KILLED = {0, 137, 143}  # exit codes of what a probe had killed
 
 
@@ -34,7 +30,7 @@ def stage(pods: Sequence[Object], expected: int = 1) -> Progress:
 def _of(pod: Object) -> Progress:
     status = pod.get("status", {})
     phase = _phase(pod, status)
-    return _lost(status, phase) or _stuck(pod, status, phase) or Progress(phase)
+    return lost(status, phase) or _stuck(pod, status, phase) or Progress(phase)
 
 
 def _phase(pod: Object, status: Object) -> Phase:
@@ -42,7 +38,7 @@ def _phase(pod: Object, status: Object) -> Phase:
         return Phase.RESERVED
     if any(it["type"] == "Ready" and it["status"] == "True" for it in status.get("conditions", ())):
         return Phase.PROBING
-    engine = _engine(status)
+    engine = find(status, "containerStatuses", ENGINE)
     if engine is not None and "waiting" not in engine.get("state", {"waiting": {}}):
         return Phase.LOADING
     if engine is not None and engine.get("restartCount"):
@@ -54,38 +50,19 @@ def _phase(pod: Object, status: Object) -> Phase:
     return Phase.SCHEDULED
 
 
-def _lost(status: Object, phase: Phase) -> Progress | None:
-    """Whether the cluster has taken the pod away, or its node is gone."""
-    why = {status.get("reason", "")}
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            why.add(condition.get("reason", ""))
-    message = status.get("message", "") or ", ".join(sorted(filter(None, why)))
-    if why & _GONE:
-        return Progress(phase, Reason.NODE_LOST, message)
-    if why & (_TAKEN_AWAY | _DISRUPTIONS):
-        return Progress(phase, Reason.PREEMPTED, message)
-    if "DeadlineExceeded" in why:
-        return Progress(phase, Reason.START_TIMED_OUT, message)
-    if status.get("phase") == "Failed" and not status.get("containerStatuses"):
-        # The kubelet refused it: its GPUs, or the node, are not as the scheduler thought.
-        return Progress(phase, Reason.WAITING_FOR_CAPACITY, message)
-    return None
-
-
 def _stuck(pod: Object, status: Object, phase: Phase) -> Progress | None:
     for container in status.get("initContainerStatuses", ()):
-        if failure := _no_start(container, phase, Reason.WEIGHTS_UNAVAILABLE):
+        if failure := no_start(container, phase, Reason.WEIGHTS_UNAVAILABLE):
             return failure
         ended = _failed_end(container)
         if ended is not None and container.get("restartCount", 0) + 1 >= FETCH_ATTEMPTS:
             return Progress(phase, Reason.WEIGHTS_UNAVAILABLE, _end_message(container, ended))
-    engine = _engine(status)
+    engine = find(status, "containerStatuses", ENGINE)
     if engine is None:
         return None
-    if failure := _no_start(engine, phase, Reason.ENGINE_FAILED):
+    if failure := no_start(engine, phase, Reason.ENGINE_FAILED):
         return failure
-    ended = _end(engine)
+    ended = last_end(engine)
     if ended is None:
         return None
     if _timed_out(pod, engine, ended):
@@ -95,35 +72,8 @@ def _stuck(pod: Object, status: Object, phase: Phase) -> Progress | None:
     return Progress(phase, Reason.ENGINE_FAILED, _end_message(engine, ended))
 
 
-def _no_start(container: Object, phase: Phase, otherwise: Reason) -> Progress | None:
-    waiting = container.get("state", {}).get("waiting", {})
-    why, message = waiting.get("reason", ""), waiting.get("message", "")
-    text = f"{container['name']}: {message or why}"
-    if why in _NO_IMAGE:
-        return Progress(phase, Reason.IMAGE_UNAVAILABLE, text, why != "InvalidImageName")
-    if why in _NO_CONTAINER:
-        return Progress(phase, otherwise, text)
-    return None
-
-
-def _engine(status: Object) -> Object | None:
-    containers: Iterator[Object] = iter(status.get("containerStatuses", ()))
-    return next((it for it in containers if it["name"] == ENGINE), None)
-
-
-def _end(container: Object) -> Mapping[str, Any] | None:
-    """How a container that is not running has ended; None if it runs or never did."""
-    state = container.get("state", {})
-    if "running" in state:
-        return None
-    ended: Mapping[str, Any] | None = state.get("terminated") or container.get("lastState", {}).get(
-        "terminated"
-    )
-    return ended
-
-
 def _failed_end(container: Object) -> Mapping[str, Any] | None:
-    ended = _end(container)
+    ended = last_end(container)
     return ended if ended is not None and ended.get("exitCode") != 0 else None
 
 

@@ -5,14 +5,18 @@ from controlplane.cluster import Object
 UID = 10_001  # of every container that is ours; no image needs a user entry for it
 
 
-def confined() -> Object:
-    """Return a container's security context: no root, no privileges, nothing to write on."""
+def confined(uid: int = UID, *, writable: bool = False) -> Object:
+    """Return a container's security context: no root, no privileges, nothing to write on.
+
+    Args:
+        writable: whether its own files may be changed all the same.
+    """
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
+        "readOnlyRootFilesystem": not writable,
         "runAsNonRoot": True,
-        "runAsUser": UID,
+        "runAsUser": uid,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 

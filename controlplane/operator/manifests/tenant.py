@@ -21,7 +21,8 @@ from controlplane.cluster import (
     Resource,
 )
 from controlplane.crd.base import TENANT_LABEL
-from controlplane.operator.manifests.pods import COMPONENT_LABEL, ENGINE, FETCHES_LABEL
+from controlplane.operator.manifests.base import COMPONENT_LABEL
+from controlplane.operator.manifests.pods import ENGINE, FETCHES_LABEL
 from controlplane.operator.manifests.settings import (
     ENGINE_PORT,
     SERVICE_ACCOUNT,

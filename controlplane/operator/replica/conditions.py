@@ -62,7 +62,15 @@ def _ready(observed: Observed, status: ReplicaStatus, now: float) -> Said:
         return _as_before(observed)
     if observed.refused and status.phase is Phase.RESERVED:
         return "False", Reason.CLUSTER_REFUSED, observed.refused
-    return "False", Reason.STARTING, ""
+    return _starting(observed)
+
+
+def _starting(observed: Observed) -> Said:
+    """Why the last try failed is told until one succeeds, though another is under way."""
+    progress, before = observed.progress, _as_before(observed)
+    if progress.reason is not None:
+        return "False", progress.reason, progress.message
+    return before if before[1] is Reason.ENGINE_FAILED else ("False", Reason.STARTING, "")
 
 
 def _as_before(observed: Observed) -> Said:

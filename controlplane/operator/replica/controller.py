@@ -25,9 +25,9 @@ from controlplane.operator.replica.plan import plan, plan_orphans
 from controlplane.operator.replica.pods import address, node_of, started_at
 from controlplane.operator.replica.steps import ENGINE_PORT
 from controlplane.operator.replica.workload import Workload
-from controlplane.operator.runtime.cache import Broken, Cache, Change, Key
 from controlplane.operator.runtime.queue import WorkQueue
 from controlplane.operator.signals import Signals
+from controlplane.watching.cache import Broken, Cache, Change, Key
 
 # Names of indexes that the caches are made with.
 BY_REPLICA = "replica"  # pods

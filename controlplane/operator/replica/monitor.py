@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 
 import aiohttp
-import msgspec
 import redis
 
 from controlplane.operator.health.board import Board
@@ -110,7 +109,7 @@ class Monitor:
     def _read_reports(self) -> tuple[GatewayReport, ...] | None:
         try:
             read = gateways.TABLE.read(self._store, time.time(), stale_seconds=FORGOTTEN_SECONDS)
-        except (redis.RedisError, msgspec.MsgspecError) as error:
+        except redis.RedisError as error:
             if self._reports is not None:
                 _log.warning("gateway_reports_unreadable", extra={"reason": type(error).__name__})
             return None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from controlplane.cluster import PODS, Object
+from controlplane.cluster import LEADER_WORKER_SETS, Object
 from controlplane.crd.replica import Phase, Placement, Replica, ReplicaStatus
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS, Action
@@ -88,10 +88,10 @@ class Observed:
 
     @cached_property
     def makers(self) -> Sequence[Manifest]:
-        """What makes its pods, or belongs to them, where it is not the pods alone."""
+        """What makes its pods, where they are not made one by one."""
         if not self.status.placements:
             return ()
-        return [it for it in self.manifests if it[0] is not PODS]
+        return [it for it in self.manifests if it[0] is LEADER_WORKER_SETS]
 
     @cached_property
     def progress(self) -> Progress:

@@ -7,7 +7,7 @@ written down before, so that any number of restarts in between change nothing.
 from collections.abc import Iterator
 
 from controlplane.cluster import PODS, Object
-from controlplane.crd.base import FINALIZER, REPLICAS, seconds
+from controlplane.crd.base import REPLICAS, seconds
 from controlplane.crd.replica import Phase, Replica, ReplicaStatus
 from controlplane.operator.actions import (
     Action,
@@ -16,9 +16,9 @@ from controlplane.operator.actions import (
     Create,
     Delete,
     Emit,
-    Patch,
     Plan,
 )
+from controlplane.operator.finalizers import hold, let_go
 from controlplane.operator.health.verdict import quarantine
 from controlplane.operator.replica import drain, ends, moves, steps
 from controlplane.operator.replica.conditions import CLEANUP_SECONDS, with_conditions
@@ -47,7 +47,7 @@ def plan(observed: Observed, now: float) -> Plan:
     replica = observed.replica
     if replica.finalized and not replica.deleting:
         # Before anything that has to be taken back.
-        return Plan((_finalizers(replica, [*replica.finalizers, FINALIZER]),), 0.0)
+        return Plan((hold(replica),), 0.0)
     status = with_conditions(observed, steps.advance(observed, now), now)
     actions: list[Action] = []
     if status != replica.status:
@@ -99,7 +99,8 @@ def _starts_at(status: ReplicaStatus) -> float:
 
 def _stop(observed: Observed) -> Iterator[Action]:
     if observed.status.phase is Phase.STOPPING:
-        # What makes pods goes first, else it would make them again; absent is fine.
+        # What makes pods goes first, else it would make them again; absent is fine. What is only
+        # beside them goes with the replica.
         for resource, body in observed.makers:
             yield Delete(resource, observed.replica.namespace, body["metadata"]["name"])
     yield from _delete_all(observed, observed.all_pods)
@@ -143,15 +144,9 @@ def _farewell(observed: Observed) -> Iterator[Action]:
     if observed.status.phase not in _ENDED:
         return
     if replica.deleting and not replica.finalized:
-        kept = [it for it in replica.finalizers if it != FINALIZER]
-        yield _finalizers(replica, kept)
+        yield let_go(replica)
     elif not replica.deleting and observed.status.phase is Phase.RELEASED:
         yield Delete(REPLICAS, replica.namespace, replica.name, replica.uid)
-
-
-def _finalizers(replica: Replica, finalizers: list[str]) -> Patch:
-    metadata = {"finalizers": finalizers, "resourceVersion": replica.resource_version}
-    return Patch(REPLICAS, replica.namespace, replica.name, {"metadata": metadata})
 
 
 def _events(replica: Replica, status: ReplicaStatus) -> Iterator[Emit]:

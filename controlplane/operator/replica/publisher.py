@@ -9,8 +9,6 @@ that its node's kubelet vouches for. A kubelet is believed only until it could h
 so that a machine that dies is not billed for the time until that was noticed.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,8 +26,7 @@ from controlplane.registry import leases, replicas
 from controlplane.registry.leases import Lease
 from controlplane.store import Store
 
-INTERVAL_SECONDS = 1.0
-REPEATED_EVERY = 3  # intervals
+REPEATED_EVERY = 3  # tellings, which come every second
 # A node whose kubelet fell silent is told not ready after 40 s; until then its pods look alive.
 KUBELET_SILENCE_SECONDS = 50.0
 # Leases that are over stay to be read for so long.
@@ -45,8 +42,6 @@ _ALIVE = frozenset(
         Phase.PROBING,
     }
 )
-
-_log = logging.getLogger(__name__)
 
 
 def routed(replica: Replica, now: float) -> replicas.Replica | None:
@@ -117,6 +112,21 @@ def last_proof(last: Lease, replica: Replica | None) -> Lease:
     return msgspec.structs.replace(last, published_at=proven_at, ended=True)
 
 
+def short_life(replica: Replica) -> Lease | None:
+    """Return a bare life that was over before its kubelet could be believed; None: there is none.
+
+    Without it, whoever stops and starts often enough would never pay.
+    """
+    status = replica.status
+    if replica.spec.path != "bare" or not is_over(status) or status.serving_since is None:
+        return None
+    stopped_at, alive_since = _stopped_at(status), seconds(status.serving_since) + 1
+    served = [stage.phase for stage in status.stages].count(Phase.SERVING)
+    if stopped_at is None or served != 1 or stopped_at <= alive_since:
+        return None
+    return msgspec.structs.replace(_lease(replica, alive_since, stopped_at), ended=True)
+
+
 def _stopped_at(status: ReplicaStatus) -> float | None:
     """Return when it stopped serving because that was wanted; None: it was lost."""
     if status.failure is not None or status.drained_by == GONE or status.phase_since is None:
@@ -146,7 +156,7 @@ def _lease(replica: Replica, alive_since: float, proven_at: float) -> Lease:
 
 
 class Publisher:
-    """A `main.Part`: a thread that repeats what is true."""
+    """Tells the store of replicas and leases whenever `runtime.telling` asks it to."""
 
     def __init__(
         self,
@@ -166,23 +176,16 @@ class Publisher:
         self._known: dict[str, Replica] = {}  # by uid, as they were when told last
         self._told: set[str] = set()  # uids that gateways were told of
         self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
-        self._was_up = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._tellings = 0  # in a row that the store took
+        self._over: set[str] = set()  # replicas whose end jobs were told of, if there was any
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to end; what was told stays until it is old, for another operator to go on."""
-        self._stopping.set()
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for its end; return whether it has ended."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+    def tell(self) -> bool:
+        """Tell what is new, now and then everything; return whether the store took it."""
+        tellings, self._tellings = self._tellings, 0  # after a failure everything is told
+        is_up = self.publish(everything=tellings % REPEATED_EVERY == 0)
+        if is_up:
+            self._tellings = tellings + 1
+        return is_up
 
     def publish(self, *, everything: bool = True) -> bool:
         """Tell what is new, or everything; return whether the store took it."""
@@ -199,21 +202,6 @@ class Publisher:
             return False
         self._known = known
         return True
-
-    def _run(self) -> None:
-        interval = 0
-        while not self._stopping.wait(INTERVAL_SECONDS):
-            try:
-                is_up = self.publish(everything=interval % REPEATED_EVERY == 0)
-            except Exception:
-                # The thread's entry: a defect must not silence every replica for good.
-                _log.exception("publisher_failed")
-                interval = 0
-                continue
-            interval = interval + 1 if is_up else 0
-            if is_up != self._was_up:
-                _log.warning("store_is_up" if is_up else "store_is_down")
-            self._was_up = is_up
 
     def _tell_gateways(self, new: dict[str, Replica], gone: AbstractSet[str]) -> None:
         now = time.time()
@@ -244,8 +232,12 @@ class Publisher:
             replica_now = known.get(uid)
             if replica_now is None or is_over(replica_now.status):
                 said[uid] = last_proof(running.pop(uid), replica_now)
+        over = {uid for uid, it in new.items() if is_over(it.status)}
+        short = {uid: short_life(new[uid]) for uid in over - self._over - said.keys()}
+        said |= {uid: it for uid, it in short.items() if it is not None}
         leases.TABLE.publish_all(self._store, said)
-        self._leases = running  # only now: an end that was not heard is said again
+        # Only now: an end that was not heard is said again.
+        self._leases, self._over = running, (self._over | over) & known.keys()
 
     def _read_leases(self) -> dict[str, Lease]:
         """Go on with what an earlier operator told; forget what is long over."""

@@ -1,1 +1,1 @@
-"""Level-triggered reconciling: caches fed by watches, a queue per kind, a lease, a loop."""
+"""Level-triggered reconciling: a queue per kind, a loop, an executor of plans, a lease."""

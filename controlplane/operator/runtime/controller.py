@@ -12,7 +12,6 @@ from typing import Any
 
 from controlplane.cluster import ClusterError, Forbidden, Invalid, Unreachable
 from controlplane.operator.actions import Plan
-from controlplane.operator.runtime.cache import Cache, Change, Key
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.metrics import (
     QUEUED_KEYS,
@@ -21,6 +20,7 @@ from controlplane.operator.runtime.metrics import (
     WAITED_SECONDS,
 )
 from controlplane.operator.runtime.queue import WorkQueue
+from controlplane.watching.cache import Cache, Change, Key
 
 MOOT_SECONDS = 30.0  # until a look at what seemed to have gone, should no change tell
 _log = logging.getLogger(__name__)

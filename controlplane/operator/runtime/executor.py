@@ -30,9 +30,9 @@ from controlplane.operator.actions import (
     Patch,
     Plan,
 )
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.events import EventRecorder
 from controlplane.operator.runtime.metrics import WRITES
+from controlplane.watching.cache import Cache
 
 _log = logging.getLogger(__name__)
 

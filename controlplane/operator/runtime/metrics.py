@@ -2,21 +2,6 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-WATCH_AGE_SECONDS = Gauge(
-    "flashplane_operator_watch_age_seconds",
-    "Time since a watch last gave a sign of life",
-    ["resource"],
-)
-CACHED_OBJECTS = Gauge("flashplane_operator_cached_objects", "Objects in a cache", ["resource"])
-BROKEN_OBJECTS = Gauge(
-    "flashplane_operator_broken_objects",
-    "Cached objects that this version cannot read",
-    ["resource"],
-)
-RELISTS = Counter("flashplane_operator_relists", "Complete lists read", ["resource"])
-WATCH_ERRORS = Counter(
-    "flashplane_operator_watch_errors", "Lists and watches that failed", ["resource", "error"]
-)
 QUEUED_KEYS = Gauge(
     "flashplane_operator_queued_keys", "Keys that wait for a worker", ["controller"]
 )

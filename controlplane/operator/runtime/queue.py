@@ -11,8 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from controlplane.operator.runtime.backoff import delay_seconds
-from controlplane.operator.runtime.cache import Key
+from controlplane.watching.backoff import delay_seconds
+from controlplane.watching.cache import Key
 
 
 class WorkQueue:

@@ -21,8 +21,8 @@ from controlplane.operator.manifests.tenant import (
     replica_identity,
     tenant_objects,
 )
-from controlplane.operator.runtime.cache import Cache, Change
 from controlplane.operator.tenants.namespace import Namespace
+from controlplane.watching.cache import Cache, Change
 
 FRESH_SECONDS = 55.0
 

@@ -35,13 +35,14 @@ from controlplane.operator.replica.controller import (
 from controlplane.operator.replica.monitor import Monitor
 from controlplane.operator.replica.publisher import Publisher
 from controlplane.operator.replica.workload import Manifest, Progress
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.runtime.controller import Controller
 from controlplane.operator.runtime.executor import Executor
 from controlplane.operator.runtime.queue import WorkQueue
-from controlplane.operator.runtime.reflector import Reflector
+from controlplane.operator.runtime.telling import Teller
 from controlplane.operator.signals import Signals
 from controlplane.store import Store, open_store
+from controlplane.watching.cache import Cache
+from controlplane.watching.reflector import Reflector
 
 TINY = "flashplane.io/tiny"
 SECONDS = 20.0
@@ -209,7 +210,7 @@ def _start_operator(cluster: LocalCluster, store: Store) -> Callable[[], None]:
     for reflector in reflectors:
         reflector.start()
     assert all(cache.synced.wait(5) for cache in every)
-    parts = [monitor, publisher, controller]
+    parts = [monitor, Teller("replicas", publisher.tell), controller]
     for part in parts:
         part.start()
 

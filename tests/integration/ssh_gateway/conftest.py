@@ -34,6 +34,7 @@ class Gateway:
     port: int
     host_key: asyncssh.SSHKey
     remote: LocalRemote
+    house: Gatehouse
 
     def open(self, key: asyncssh.SSHKey, **changes: Any) -> Object:
         """Make the endpoint `dev` true, opened by `key`."""
@@ -60,14 +61,16 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     host_key = asyncssh.generate_private_key("ssh-ed25519")
     house = Gatehouse(directory, remote)
     acceptor = await listen(house, host_key, host="127.0.0.1", port=0)
-    yield Gateway(directory, acceptor.get_port(), host_key, remote)
+    yield Gateway(directory, acceptor.get_port(), host_key, remote, house)
     acceptor.close()
     await acceptor.wait_closed()
 
 
 @pytest.fixture
 def connect(gateway: Gateway) -> Callable[..., Any]:
-    def connect(key: asyncssh.SSHKey, user: str = "dev", **options: Any) -> Any:
+    def connect(
+        key: asyncssh.SSHKey | list[asyncssh.SSHKey], user: str = "dev", **options: Any
+    ) -> Any:
         known = asyncssh.import_known_hosts(
             f"[127.0.0.1]:{gateway.port} {public(gateway.host_key)}"
         )
@@ -75,7 +78,7 @@ def connect(gateway: Gateway) -> Callable[..., Any]:
             "127.0.0.1",
             gateway.port,
             username=user,
-            client_keys=[key],
+            client_keys=key if isinstance(key, list) else [key],
             known_hosts=known,
             agent_path=None,
             config=None,

@@ -1,8 +1,11 @@
 """Who gets in, and who is put out."""
 
 import asyncio
+import base64
 import json
 import logging
+import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +13,7 @@ import asyncssh
 import pytest
 
 from controlplane.ssh_gateway.failures import MOST_FAILURES
+from controlplane.ssh_gateway.server import Limits
 
 from .conftest import Gateway, endpoint, public
 
@@ -115,8 +119,10 @@ async def test_who_fails_too_often_has_to_wait(
     gateway: Gateway, connect: Connect, key: asyncssh.SSHKey, other_key: asyncssh.SSHKey
 ) -> None:
     gateway.open(key)
-    for _ in range(MOST_FAILURES):
+    for _ in range(MOST_FAILURES - 1):
         await refusal(connect, other_key, "dev")
+    with pytest.raises((asyncssh.Error, OSError)):
+        await connect(other_key)
     with pytest.raises((asyncssh.Error, OSError)):
         await connect(key)
 
@@ -138,3 +144,65 @@ async def test_the_log_tells_who_was_where_and_never_what_was_said(
     assert session["sent_bytes"] == len("whispered-secret\n")
     assert session["fingerprint"] == key.get_fingerprint()
     assert "whispered" not in json.dumps(told, default=str)
+
+
+def crippled_rsa_key() -> str:
+    """Return a line that looks like a key but whose numbers are none: its exponent is even."""
+    parts = (b"ssh-rsa", (2).to_bytes(3, "big"), b"\x00" + b"\xff" * 128)
+    blob = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return f"ssh-rsa {base64.b64encode(blob).decode()}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        crippled_rsa_key(),
+        "-----BEGIN OPE)SSH PRIVATE KEY-----\nAAAA\n",
+        "ssh-rsa",
+        "ssh-rsa =====",
+        "schlüssel",
+    ],
+    ids=["even exponent", "pattern in a header", "no blob", "no base64", "not ASCII"],
+)
+async def test_a_key_that_is_none_opens_nothing_and_stops_no_revocation(
+    gateway: Gateway, connect: Connect, key: asyncssh.SSHKey, line: str
+) -> None:
+    gateway.open(key)
+    odd = [{"name": "odd", "publicKey": line}]
+    other = endpoint("dev", "fp-b", sshKeys=odd)
+    async with connect(key) as connection:
+        # The owner takes the key away and puts one there that no parser takes.
+        gateway.directory.replace([other, endpoint("dev", sshKeys=odd)])
+        await asyncio.wait_for(connection.wait_closed(), 1)
+    await refusal(connect, key, "dev")
+
+
+async def test_who_does_not_log_in_leaves_room_for_others(
+    gateway: Gateway, connect: Connect, key: asyncssh.SSHKey
+) -> None:
+    gateway.open(key)
+    silent = [
+        await asyncio.open_connection("127.0.0.1", gateway.port)
+        for _ in range(Limits().waiting_per_peer)
+    ]
+    for reader, _ in silent:
+        await asyncio.wait_for(reader.readuntil(b"\n"), 10)
+    with pytest.raises((asyncssh.Error, OSError)):
+        await connect(key)
+    for _, writer in silent:
+        writer.close()
+    async with asyncio.timeout(5):
+        while gateway.house.waiting:
+            await asyncio.sleep(0.01)
+    async with connect(key) as connection:
+        assert (await connection.run("echo in")).stdout == "in\n"
+
+
+async def test_keys_cannot_be_tried_without_end_on_one_connection(
+    gateway: Gateway, connect: Connect, key: asyncssh.SSHKey, other_key: asyncssh.SSHKey
+) -> None:
+    gateway.open(key)
+    for _ in range(MOST_FAILURES - 1):
+        gateway.house.failures.add("127.0.0.1", time.monotonic())
+    with pytest.raises((asyncssh.Error, OSError)):
+        await connect([other_key, key])

@@ -1,6 +1,7 @@
 """What a customer does over SSH: shells, commands, files and ports."""
 
 import asyncio
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 
 import asyncssh
 import pytest
+
+from controlplane.ssh_gateway.server import Limits
 
 from .conftest import Gateway
 
@@ -110,3 +113,47 @@ async def test_openssh_itself_gets_in(
         check=False,
     )
     assert (done.stdout, done.returncode) == (b"through", 5)
+
+
+async def test_a_connection_has_so_many_channels_and_gets_them_back(
+    gateway: Gateway, connect: Connect, key: asyncssh.SSHKey
+) -> None:
+    gateway.house.limits = Limits(channels=2)
+    gateway.open(key)
+    async with connect(key) as connection:
+        running = [await connection.create_process("cat") for _ in range(2)]
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.create_process("cat")
+        for process in running:
+            process.stdin.write_eof()
+            await asyncio.wait_for(process.wait(), 10)
+        for _ in range(5):
+            assert (await connection.run("echo again")).stdout == "again\n"
+
+
+async def test_a_forwarded_port_is_left_with_its_client_though_the_container_says_nothing(
+    gateway: Gateway, connect: Connect, key: asyncssh.SSHKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = asyncio.Event()
+    over = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(5)
+        heard.set()
+        await over.wait()
+        writer.close()
+
+    inside = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = inside.sockets[0].getsockname()[1]
+    gateway.open(key, ports=[{"name": "web", "port": port}])
+    with caplog.at_level(logging.INFO, "controlplane.ssh_gateway.sessions"):
+        connection = await connect(key)
+        _, writer = await connection.open_connection("localhost", port)
+        writer.write(b"hello")
+        await asyncio.wait_for(heard.wait(), 5)
+        connection.abort()
+        async with asyncio.timeout(5):
+            while "forward" not in [getattr(it, "kind", "") for it in caplog.records]:
+                await asyncio.sleep(0.01)
+    over.set()
+    inside.close()

@@ -97,3 +97,9 @@ def test_without_a_folder_lines_go_to_stderr(capsys: pytest.CaptureFixture[str])
     finally:
         root.handlers, root.level = handlers, level
     assert json.loads(capsys.readouterr().err)["event"] == "hello"
+
+
+@pytest.mark.parametrize("library", ["httpx", "asyncssh"])
+def test_libraries_that_tell_what_customers_do_are_silent(folder: Path, library: str) -> None:
+    logging.getLogger(library).info("Command: rm -r secrets")
+    assert "secrets" not in "".join(it.read_text() for it in folder.iterdir())

@@ -21,6 +21,7 @@ DEFINING = (
     "controlplane.metrics",
     "controlplane.gateway.telemetry",
     "controlplane.operator.runtime.metrics",
+    "controlplane.watching.metrics",
 )
 METRIC = re.compile(r"\b(flashplane_\w+|vllm:\w+)")
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from support.orders import BARE, DEDICATED, PUBLIC_KEY, stock
+from support.rest_orders import change, order, ordered, refused
 from support.shop import Customer, Shop
 
-from controlplane.billing import gpu_time
+from controlplane.billing import gpu_stops, gpu_time
 from controlplane.deployments.models import Deployment
 from controlplane.registry.leases import Lease
 
@@ -27,29 +28,6 @@ def customer(shop: Shop) -> Customer:
 @pytest.fixture
 def account(as_tenant: AsTenant, customer: Customer) -> TestClient:
     return as_tenant(customer.token)
-
-
-def order(client: TestClient, path: str = "dedicated", **fields: Any) -> Any:
-    spec = {"spec": DEDICATED if path == "dedicated" else BARE}
-    body = {"name": "bot", "path": path} | spec | fields
-    return client.post("/v1/deployments", json=body)
-
-
-def ordered(client: TestClient, path: str = "dedicated", **fields: Any) -> dict[str, Any]:
-    answer = order(client, path, **fields)
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
-
-
-def change(client: TestClient, made: dict[str, Any], spec: dict[str, Any]) -> Any:
-    return client.patch(f"/v1/deployments/{made['id']}", json={"spec": spec})
-
-
-def refused(answer: Any, status: int, code: str, param: str | None) -> None:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert (error["code"], error["param"]) == (code, param)
 
 
 def test_an_order_is_completed_shown_and_listed(account: TestClient, customer: Customer) -> None:
@@ -259,6 +237,7 @@ def live(shop: Shop, customer: Customer, seconds: float) -> None:
     with shop.sessions.begin() as session:
         gpu_time.extend(session, [proof], end)
         gpu_time.charge(session, end)
+        gpu_stops.stop_broke(session, end)
 
 
 def test_a_deployment_tells_what_it_cost(

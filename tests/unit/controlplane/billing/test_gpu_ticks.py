@@ -42,7 +42,11 @@ def test_a_tick_fits_into_one_ledger_entry(rate_p: int) -> None:
 moments = st.integers(0, 10_000)
 
 
-@given(st.lists(st.tuples(moments, moments).map(sorted), min_size=1, max_size=20))
+# An empty one proves nothing, and moves nothing.
+proven_spans = st.tuples(moments, moments).map(sorted).filter(lambda span: span[0] < span[1])
+
+
+@given(st.lists(proven_spans, min_size=1, max_size=20))
 def test_a_millisecond_counts_once_and_only_if_proven(proofs: list[list[int]]) -> None:
     proofs.sort(key=lambda proof: proof[1])
     life = Life(0, proofs[0][0])

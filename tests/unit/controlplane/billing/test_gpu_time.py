@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 from support.shop import Customer, Shop
 
 from controlplane.accounts import ledger
-from controlplane.billing import gpu_time
+from controlplane.billing import gpu_stops, gpu_time
 from controlplane.db import uuid7
 from controlplane.deployments import rows
 from controlplane.deployments.models import Deployment, GpuInterval
 from controlplane.pricing import gpu
 from controlplane.registry.leases import Lease
+from controlplane.usage.records import TokenUsage
 
 START = 1_900_000_000.0  # after the orders that tests make
 RATE_P = 7_201_003_600_007  # an hour is no multiple of it
@@ -85,6 +86,8 @@ class Meter:
         while count:
             with self.shop.sessions.begin() as session:
                 count = gpu_time.charge(session, at(self.now))
+        with self.shop.sessions.begin() as session:
+            gpu_stops.stop_broke(session, at(self.now))
 
     def interval(self, uid: uuid.UUID) -> GpuInterval:
         with self.shop.sessions.begin() as session:
@@ -223,6 +226,47 @@ def test_money_held_for_requests_is_not_taken(shop: Shop) -> None:
     meter.see(meter.proof(uuid.uuid4(), 0, 3600, ended=True))
     meter.charge()
     assert shop.balance(customer).balance_p == held_p > 0
+
+
+def test_time_waits_for_money_that_is_held_but_not_for_long(shop: Shop) -> None:
+    customer = shop.customer(10**9)
+    request_id = shop.hold(customer)
+    available_p = shop.balance(customer).available_p
+    meter = Meter(shop, customer)
+    meter.publish_price(available_p * 60 + 600, from_seconds=-1)  # a minute costs a little more
+    uid = uuid.uuid4()
+    meter.see(meter.proof(uid, 0, 60))
+    meter.charge()
+    assert (meter.interval(uid).billed_ms, shop.balance(customer).balance_p) == (0, 10**9)
+    shop.stage(shop.trace(customer, request_id, TokenUsage(0, 0, 0, 0)))
+    shop.settle()
+    meter.charge()
+    assert (meter.interval(uid).billed_p, meter.interval(uid).waived_p) == (available_p + 10, 0)
+    shop.hold(customer)
+    meter.see(meter.proof(uid, 0, 240))
+    meter.charge()
+    assert meter.interval(uid).billed_ms == 240_000
+    assert shop.books().violations == []
+
+
+def test_deployments_stop_before_the_money_for_all_replicas_is_used_up(shop: Shop) -> None:
+    meter = Meter(shop, shop.customer(cost_p(61) * 3 + cost_p(150)))
+    meter.see(*(meter.proof(uuid.uuid4(), 0, 61) for _ in range(3)))
+    meter.charge()
+    with shop.sessions.begin() as session:
+        assert session.get_one(Deployment, meter.deployment.id).out_of_funds
+
+
+def test_a_deployment_that_is_being_changed_keeps_no_bill_waiting(shop: Shop) -> None:
+    meter = Meter(shop, shop.customer(cost_p(90)))
+    meter.see(meter.proof(uuid.uuid4(), 0, 61))
+    with shop.sessions.begin() as session:
+        rows.get(session, deployment_id=meter.deployment.id, tenant_id=None, to_change=True)
+        meter.charge()
+    assert meter.balance_p() == cost_p(90) - cost_p(61)
+    meter.charge()
+    with shop.sessions.begin() as session:
+        assert session.get_one(Deployment, meter.deployment.id).out_of_funds
 
 
 def test_a_ledger_line_explains_the_time(meter: Meter) -> None:

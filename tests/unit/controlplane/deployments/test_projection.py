@@ -16,6 +16,7 @@ from controlplane.deployments import rows
 from controlplane.deployments.models import Deployment, OfferedConfiguration
 from controlplane.deployments.projection import observe, project
 from controlplane.local.objects import Call, LocalCluster, Moment
+from controlplane.tenants import tenants
 
 NAME = "bot"
 
@@ -45,6 +46,16 @@ def projector(shop: Shop, faults: Faults) -> Projector:
     cluster = LocalCluster(faults=faults)
     cluster.create(NAMESPACES, {"metadata": {"name": "flashplane"}})
     return Projector(shop, cluster)
+
+
+def suspend(projector: Projector, status: str) -> None:
+    with projector.shop.sessions.begin() as session:
+        tenants.set_status(session, tenant_id=projector.customer.tenant_id, status=status)
+
+
+def spec_of(projector: Projector, row: Deployment) -> Object:
+    spec: Object = projector.cluster.get(DEPLOYMENTS, row.name, namespace=row.namespace)["spec"]
+    return spec
 
 
 def test_an_order_becomes_an_object_in_its_tenants_namespace(projector: Projector) -> None:
@@ -97,6 +108,35 @@ def test_a_row_without_money_is_stopped_in_the_cluster(projector: Projector) -> 
     found = projector.cluster.get(ENDPOINTS, "gpu", namespace=bare.namespace)
     assert found["spec"]["state"] == "Stopped"
     assert projector.row(dedicated).spec["stopped"] is False
+
+
+def test_a_suspended_tenants_deployments_are_stopped_and_start_again(projector: Projector) -> None:
+    row, _ = projector.order(), projector.order("bare", name="gpu")
+    pool = projector.pool()
+    projector.project()
+    suspend(projector, "suspended")
+    assert [projector.project(), projector.project()] == [2, 0]
+    assert spec_of(projector, row)["stopped"] is True
+    found = projector.cluster.get(ENDPOINTS, "gpu", namespace=row.namespace)
+    assert found["spec"]["state"] == "Stopped"
+    assert spec_of(projector, pool)["stopped"] is False
+    suspend(projector, "active")
+    assert [projector.project(), projector.project()] == [2, 0]
+    assert spec_of(projector, row)["stopped"] is False
+
+
+def test_a_row_that_gets_no_answer_keeps_no_other_waiting(
+    projector: Projector, faults: Faults
+) -> None:
+    silent, other = projector.order(), projector.order(name="other")
+
+    def fail(call: Call) -> Exception | None:
+        return Unreachable("timed out") if call.name == silent.name else None
+
+    faults.fail = fail
+    assert projector.project() == 1
+    assert spec_of(projector, other)
+    assert projector.row(silent).refusal == "timed out"
 
 
 def test_a_cluster_that_begins_anew_gets_everything_again(projector: Projector) -> None:

@@ -116,3 +116,21 @@ def test_a_spec_is_stopped_in_its_own_word(path: Path, spec: dict[str, Any]) -> 
     assert (specs.is_stopped(running), specs.is_stopped(stopped)) == (False, True)
     assert specs.with_stopped(stopped, False) == running
     assert specs.stored(path, stopped.wire()) == stopped
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"env": {"A=B": "c"}}, "spec.env"),
+        ({"env": {"": "c"}}, "spec.env"),
+        ({"env": {"1ST": "c"}}, "spec.env"),
+        ({"volume": {"sizeGiB": 1, "mountPath": "/a:/b"}}, "spec.volume.mountPath"),
+        ({"volume": {"sizeGiB": 1, "mountPath": "/a/../dev"}}, "spec.volume.mountPath"),
+        ({"volume": {"sizeGiB": 1, "mountPath": "/dev/shm"}}, "spec.volume.mountPath"),
+    ],
+)
+def test_what_no_pod_can_be_made_of_is_refused(change: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnprocessableRequest) as refused:
+        parse(Path.BARE, BARE | change)
+    assert refused.value.param == param
+    parse(Path.BARE, BARE | {"env": {"HF_HOME": "/data"}, "volume": {"sizeGiB": 1}})

@@ -2,7 +2,13 @@
 
 import pytest
 
-from controlplane.gateway.latency import SLOT_SAMPLES, SLOT_SECONDS, SLOTS, Latencies
+from controlplane.gateway.latency import (
+    RENEWED,
+    SLOT_SAMPLES,
+    SLOT_SECONDS,
+    SLOTS,
+    Latencies,
+)
 from controlplane.registry.gateways import Latency
 
 
@@ -37,3 +43,15 @@ def test_many_requests_keep_a_fair_sample() -> None:
     assert told.requests == 100 * SLOT_SAMPLES
     assert told.ttft_p95_ms is not None
     assert told.ttft_p95_ms > 70
+
+
+def test_of_many_replicas_each_has_its_turn() -> None:
+    latencies = Latencies()
+    names = [f"r{number}" for number in range(3 * RENEWED)]
+    for requests in (1, 2):
+        for name in names:
+            latencies.record(name, 0.0, ttft_ms=1.0, itl_ms=None, is_error=False)
+        for _ in range(2):
+            assert len(latencies.report(1.0)) <= len(names)
+        assert {latencies.report(1.0)[name].requests for name in names} == {requests}
+    assert latencies.report(61.0) == {}

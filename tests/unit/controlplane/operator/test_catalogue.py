@@ -1,8 +1,8 @@
 from controlplane.cluster import CONFIG_MAPS, Object
 from controlplane.crd.configuration import CATALOGUE_NAME
 from controlplane.operator.catalogue import Tables
-from controlplane.operator.runtime.cache import Cache
 from controlplane.planner.catalogue import KEY, default_text
+from controlplane.watching.cache import Cache
 
 
 def config_map(version: int, text: str, name: str = CATALOGUE_NAME) -> Object:

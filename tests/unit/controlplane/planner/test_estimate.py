@@ -4,7 +4,6 @@ import pytest
 from support.configurations import configuration
 
 from controlplane.crd.engine import ClaimSource, EngineSpec, HubSource, WeightsSpec
-from controlplane.crd.replica import Phase
 from controlplane.planner.estimate import estimate_start, start_limit_seconds
 from controlplane.planner.launch import plan_launch
 
@@ -31,17 +30,6 @@ def test_what_was_measured_takes_the_formulas_place() -> None:
     estimate = estimate_start(LAUNCH, WHERE, HUB, measured_seconds=measured)
     assert (estimate.fetching_seconds, estimate.loading_seconds) == (0.5, 33.0)
     assert estimate.seconds == pytest.approx(0.5 + 33 + 10 + 5)
-
-
-def test_what_is_left_shrinks_from_phase_to_phase_and_is_never_negative() -> None:
-    estimate = estimate_start(LAUNCH, WHERE, HUB)
-    order = [Phase.PENDING, Phase.FETCHING, Phase.LOADING, Phase.PROBING, Phase.SERVING]
-    left = [estimate.remaining_seconds(phase, 0) for phase in order]
-    assert left[0] == pytest.approx(estimate.seconds)
-    assert left == sorted(left, reverse=True)
-    assert left[-1] == 0
-    late = estimate.remaining_seconds(Phase.FETCHING, 1e6)
-    assert late == estimate.loading_seconds + estimate.probing_seconds
 
 
 def test_loading_may_take_a_multiple_of_what_its_size_explains() -> None:

@@ -1,5 +1,7 @@
 """Hub, bucket and folder: keys, refusals, and what may not be trusted."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from support.weights_server import WeightsServer
 
 from worker.errors import WeightsError
 from worker.weights.digest import digest_of_folder
+from worker.weights.fetch import Fetch
 from worker.weights.folder import Folder
 from worker.weights.source import Source, SourceFile
 
@@ -70,7 +73,34 @@ def test_weights_that_do_not_fit_are_not_begun(
     assert not server.asked
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", "a\\b"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", "a\\b", "a\nb", "a\0b"])
 def test_a_source_cannot_write_elsewhere(path: str) -> None:
     with pytest.raises(WeightsError, match="no path"):
         SourceFile(path, 1, "v")
+
+
+class Endless:
+    """Lists a file of ten bytes and never stops sending it."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+
+    def files(self) -> list[SourceFile]:
+        return [SourceFile("model.safetensors", 10, "1")]
+
+    @contextmanager
+    def read(self, file: SourceFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        yield offset, self._chunks()
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            self.sent_bytes += 7
+            yield b"endless"
+
+
+def test_a_source_cannot_fill_the_disk_with_more_than_it_lists(tmp_path: Path) -> None:
+    source = Endless()
+    with pytest.raises(WeightsError, match="more than 10 bytes"):
+        Fetch(source, tmp_path / "w", first_pause_seconds=0.001).run()
+    assert source.sent_bytes < 200
+    assert sum(it.stat().st_size for it in tmp_path.rglob("*") if it.is_file()) <= 10

@@ -38,6 +38,7 @@ class World:
     endpoint: Object | None
     tenant: str = "t"
     terminating: bool = False
+    provable: bool = True
     catalogue: Mapping[str, GPUConfiguration] = field(default_factory=lambda: CATALOGUE)
     replica: Object | None = None
     volume: bool = False
@@ -67,6 +68,7 @@ class World:
             has_volume=self.volume,
             gpu_uuids=("GPU-a",),
             namespace=Namespace(self.tenant, self.terminating, live={}),
+            provable=self.provable,
             access=Access("ssh.example.org", "SHA256:x"),
             exposure=Exposure("gpu.example.org"),
         )
@@ -123,10 +125,10 @@ class World:
             label = body["metadata"]["labels"]["flashplane.io/port"]
             self.ports[label] = body["spec"]["ports"][0]["targetPort"]
 
-    def finalize(self, finalizers: list[str] | None) -> None:
+    def finalize(self, finalizers: list[str]) -> None:
         assert self.endpoint is not None
-        self.endpoint["metadata"]["finalizers"] = finalizers or []
-        if finalizers is None and "deletionTimestamp" in self.endpoint["metadata"]:
+        self.endpoint["metadata"]["finalizers"] = finalizers
+        if not finalizers and "deletionTimestamp" in self.endpoint["metadata"]:
             self.endpoint = None
 
     @property
@@ -151,6 +153,27 @@ class World:
     def ready(self) -> tuple[str, str]:
         found = next(it for it in self.status["conditions"] if it["type"] == "Ready")
         return found["status"], found["reason"]
+
+
+def test_without_an_image_for_the_proof_no_lease_is_made_and_the_fix_is_named() -> None:
+    world = World.of()
+    world.provable = False
+    world.settle()
+    assert world.replica is None
+    assert world.ready() == ("False", "ImageUnavailable")
+    accepted = next(it for it in world.status["conditions"] if it["type"] == "Accepted")
+    assert "FLASHPLANE_TOOLS_IMAGE" in accepted["message"]
+
+
+def test_a_lease_that_runs_stays_when_the_image_is_taken_from_the_settings() -> None:
+    world = World.of()
+    world.settle()
+    world.become(Phase.SERVING)
+    world.provable = False
+    world.settle()
+    assert world.phase is Phase.SERVING
+    assert world.replica is not None
+    assert not world.replica["spec"].get("drain")
 
 
 def test_an_endpoint_gets_a_volume_and_a_lease_of_its_first_configuration() -> None:

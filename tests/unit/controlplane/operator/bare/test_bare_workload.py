@@ -12,6 +12,7 @@ from controlplane.crd.replica import Phase, Replica
 from controlplane.operator.bare.pods import BareSettings
 from controlplane.operator.bare.proof import Report
 from controlplane.operator.bare.workload import BareWorkload
+from controlplane.operator.capacity.demand import tolerations
 
 WORKLOAD = BareWorkload(BareSettings(tools_image="example.org/flashplane@sha256:00"))
 H200 = GPUConfiguration(id="h200-x2", gpu="H200", count=2, memory_gib=139.8)
@@ -52,6 +53,11 @@ def test_every_container_is_confined_as_restricted_namespaces_demand() -> None:
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_its_pods_go_where_it_was_placed_whatever_taints_are_there() -> None:
+    for pod in pods(lease()):
+        assert pod["spec"]["tolerations"] == tolerations(lease().spec)
 
 
 def test_the_check_sees_the_same_gpus_as_the_customer() -> None:
@@ -133,7 +139,13 @@ READY = [{"type": "Ready", "status": "True"}]
             Phase.LOADING,
             Reason.ENGINE_FAILED,
         ),
-        (seen(phase="Failed", reason="Evicted"), Phase.SCHEDULED, Reason.ENGINE_FAILED),
+        (seen(phase="Failed", reason="Evicted"), Phase.SCHEDULED, Reason.PREEMPTED),
+        (
+            seen(phase="Failed", reason="UnexpectedAdmissionError"),
+            Phase.SCHEDULED,
+            Reason.WAITING_FOR_CAPACITY,
+        ),
+        (seen(phase="Failed", workspace={"state": {}}), Phase.SCHEDULED, Reason.ENGINE_FAILED),
     ],
 )
 def test_how_far_a_pod_is(pod: Object, phase: Phase, reason: Reason | None) -> None:

@@ -7,7 +7,8 @@ from support.replica_world import node_body, replica_spec
 
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.engine import Isolation
-from controlplane.operator.capacity.demand import demand_of
+from controlplane.local.scheduling import node_for
+from controlplane.operator.capacity.demand import demand_of, tolerations
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.capacity.placement import Machine, place
 
@@ -76,6 +77,20 @@ def test_a_node_kept_for_a_tenant_takes_only_that_tenants_replicas() -> None:
     kept = machine("a", spec={"taints": taints})
     assert where({"tenant": "acme"}, kept) == ["a"]
     assert where({"tenant": "other"}, kept) == []
+
+
+@pytest.mark.parametrize("tenant", ["acme", ""])
+@pytest.mark.parametrize("value", ["acme", "other", ""])
+@pytest.mark.parametrize("key", ["nvidia.com/gpu", "flashplane.io/tenant", "other.io/reserved"])
+def test_pods_tolerate_what_placement_looks_past_and_no_more(
+    key: str, value: str, tenant: str
+) -> None:
+    node = node_body("a")
+    node["spec"]["taints"] = [{"key": key, "value": value, "effect": "NoSchedule"}]
+    spec = replica_spec(tenant=tenant)
+    admitted = demand_of("ns", spec).admits(Node.of(node))
+    pod = {"metadata": {}, "spec": {"tolerations": tolerations(spec), "containers": []}}
+    assert bool(node_for(pod, [node], [])) is admitted
 
 
 def test_labels_of_the_configuration_are_required() -> None:

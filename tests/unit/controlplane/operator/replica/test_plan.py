@@ -3,13 +3,22 @@
 import pytest
 from support.replica_world import START, ScriptedWorkload, World, node_body, replica_spec
 
-from controlplane.cluster import PODS
+from controlplane.cluster import LEADER_WORKER_SETS, NETWORK_POLICIES, PODS
 from controlplane.crd.base import seconds
 from controlplane.crd.conditions import Reason
 from controlplane.crd.endpoint import ScrubProof
-from controlplane.crd.replica import Phase, Placement
+from controlplane.crd.replica import Phase, Placement, Replica
 from controlplane.operator.actions import ApplyStatus, Create, Delete
 from controlplane.operator.replica import ends, moves, steps
+from controlplane.operator.replica.workload import Manifest
+
+
+class GroupWorkload(ScriptedWorkload):
+    """Pods that another kind makes, with a policy beside them."""
+
+    def manifests(self, replica: Replica) -> list[Manifest]:
+        body = {"metadata": {"name": replica.name, "namespace": replica.namespace}}
+        return [(LEADER_WORKER_SETS, body), (NETWORK_POLICIES, body)]
 
 
 def bare_world() -> World:
@@ -459,3 +468,29 @@ def test_the_clock_of_a_plan_moves_no_timestamps_by_itself() -> None:
     assert seconds(since) == START + 1
     world.rounds(500)
     assert world.status.phase_since == since
+
+
+def test_what_makes_pods_is_deleted_and_what_is_beside_them_goes_with_the_replica() -> None:
+    world = World()
+    world.rounds()
+    world.workload = GroupWorkload()
+    world.body["spec"]["drain"] = "Stopped"  # type: ignore[index]
+    for _ in range(3):
+        world.round()
+    deleted = {it.resource for it in world.done if isinstance(it, Delete)}
+    assert LEADER_WORKER_SETS in deleted
+    assert NETWORK_POLICIES not in deleted
+
+
+def test_why_the_last_start_failed_is_told_until_one_succeeds() -> None:
+    world = World()
+    world.rounds()
+    world.pods_are(Phase.LOADING, Reason.ENGINE_FAILED, message="No such option")
+    world.rounds(1)
+    world.pods_are(Phase.LOADING)
+    world.rounds(1)
+    assert world.condition("Ready") == ("False", Reason.ENGINE_FAILED)
+    world.pods_are(Phase.PROBING)
+    world.engine_says(max_model_len=4096)
+    world.rounds(1)
+    assert world.condition("Ready") == ("True", Reason.AS_WANTED)

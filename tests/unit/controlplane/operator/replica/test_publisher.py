@@ -8,6 +8,7 @@ import pytest
 from support.replica_world import ScriptedWorkload, World, replica_spec
 
 from controlplane.cluster import Object
+from controlplane.crd.base import seconds
 from controlplane.crd.replica import Phase, Replica
 from controlplane.operator.replica.publisher import Publisher
 from controlplane.registry import leases, replicas
@@ -192,6 +193,24 @@ def test_a_bare_lease_is_not_routed_to_but_proven(store: Store) -> None:
     publisher(store, serving_world(path="bare", owner_kind="GPUEndpoint")).publish()
     assert told(store) == []
     assert lease(store).path == "bare"
+
+
+def test_a_bare_life_too_short_to_be_believed_is_told_when_it_is_over(store: Store) -> None:
+    world = serving_world(path="bare", owner_kind="GPUEndpoint")
+    since = seconds(world.replica.status.serving_since or "")
+    world.now = since + 20
+    tell = publisher(store, world)
+    tell.publish()
+    assert leases.TABLE.read(store, world.now, stale_seconds=float("inf")) == []
+    world.ask(drain="Stopped")
+    world.round()
+    tell.publish()
+    told_once = lease(store)
+    assert told_once.ended
+    assert (told_once.alive_since, told_once.published_at) == (since + 1, since + 20)
+    leases.TABLE.withdraw(store, told_once.uid)
+    tell.publish()
+    assert leases.TABLE.read(store, world.now, stale_seconds=float("inf")) == []
 
 
 def test_a_deaf_engine_proves_nothing_more(store: Store) -> None:

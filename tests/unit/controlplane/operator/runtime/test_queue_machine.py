@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from controlplane.operator.runtime.cache import Key
 from controlplane.operator.runtime.queue import WorkQueue
+from controlplane.watching.cache import Key
 
 A, B, C = ("n", "a"), ("n", "b"), ("n", "c")
 

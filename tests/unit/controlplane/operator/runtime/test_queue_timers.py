@@ -2,8 +2,8 @@
 
 import pytest
 
-from controlplane.operator.runtime.cache import Key
 from controlplane.operator.runtime.queue import WorkQueue
+from controlplane.watching.cache import Key
 
 A, B, C = ("n", "a"), ("n", "b"), ("n", "c")
 

@@ -12,9 +12,9 @@ from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.inference import InferenceDeployment
 from controlplane.local.objects import LocalCluster
 from controlplane.operator.manifests.tenant import TenantSettings
-from controlplane.operator.runtime.cache import Cache
 from controlplane.operator.tenants.namespace import Namespace
 from controlplane.operator.tenants.reading import Caches, Namespaces
+from controlplane.watching.cache import Cache
 
 H200 = GPUConfiguration(id="h200", gpu="H200", memory_gib=139.8)
 

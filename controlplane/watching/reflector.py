@@ -1,4 +1,4 @@
-"""Keeps one cache true: lists once, then watches for ever. One thread a resource, run by `main`.
+"""Keeps one cache true: lists once, then watches for ever. One thread a resource.
 
 Every end of a watch is normal: servers restart, connections break, old versions are forgotten. It
 goes on from the last version where it can, lists anew where it must, and waits after every error.
@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from controlplane.cluster import Cluster, ClusterError, Gone, NotFound, Object
-from controlplane.operator.runtime.backoff import delay_seconds
-from controlplane.operator.runtime.cache import Cache
-from controlplane.operator.runtime.metrics import RELISTS, WATCH_AGE_SECONDS, WATCH_ERRORS
+from controlplane.watching.backoff import delay_seconds
+from controlplane.watching.cache import Cache
+from controlplane.watching.metrics import RELISTS, WATCH_AGE_SECONDS, WATCH_ERRORS
 
 WATCH_SECONDS = 240.0
 ABSENT_KIND_SECONDS = 30.0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controlplane.cluster import PODS, Object, WatchEvent
-from controlplane.operator.runtime.cache import Broken, Cache, Change
+from controlplane.watching.cache import Broken, Cache, Change
 
 
 def pod(name: str, version: int, owner: str = "a") -> Object:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.cluster import PODS, Object, WatchEvent
-from controlplane.operator.runtime.cache import Cache
+from controlplane.watching.cache import Cache
 
 
 def pod(name: str, version: int) -> Object:

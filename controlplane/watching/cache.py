@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from controlplane.cluster import Object, Resource, WatchEvent, key_of
-from controlplane.operator.runtime.metrics import BROKEN_OBJECTS, CACHED_OBJECTS
+from controlplane.watching.metrics import BROKEN_OBJECTS, CACHED_OBJECTS
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[str, str]  # namespace, which is empty for a cluster's object; name

@@ -1,0 +1,61 @@
+"""Stops what its tenant cannot pay for any more. Called by `jobs` after every charging.
+
+A transaction of its own, which holds no account while it waits for nobody: a row that is being
+projected or changed is passed over, and stopped the next time.
+"""
+
+import uuid
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Numeric, Select, case, cast, func, or_, select
+from sqlalchemy.orm import Session
+
+from controlplane.accounts.models import Account
+from controlplane.billing.gpu_ticks import PATIENCE_MS, TICK_MS
+from controlplane.billing.gpu_time import UNBILLED_MS
+from controlplane.deployments import rows
+from controlplane.deployments.models import GpuInterval
+from controlplane.pricing.rating import MS_PER_HOUR
+
+_RECENT = timedelta(milliseconds=PATIENCE_MS)
+
+
+def stop_broke(session: Session, now: datetime) -> int:
+    """Stop the deployments of tenants whose balance is nearly used up; return how many.
+
+    That is while it still covers a minute of all that runs: replicas finish requests, and cost, for
+    a while yet. Money held for requests counts, it may come back.
+    """
+    broke = select(GpuInterval.deployment_id).where(
+        *_recent(now),
+        GpuInterval.deployment_id.is_not(None),
+        GpuInterval.rate_p_per_hour > 0,
+        GpuInterval.tenant_id.in_(_broke(now)),
+    )
+    return rows.stop_for_funds(session, set(session.scalars(broke)))
+
+
+def _broke(now: datetime) -> Select[uuid.UUID]:
+    """Select the tenants who lack what is owed and a minute of what runs, of one replica at
+    least."""
+    rate_p = cast(GpuInterval.rate_p_per_hour, Numeric)
+    ahead_ms = case((GpuInterval.ended_at.is_(None), TICK_MS), else_=0)
+    needed_p = func.greatest(
+        func.sum(rate_p * (UNBILLED_MS + ahead_ms)) / MS_PER_HOUR,
+        func.max(rate_p) * TICK_MS / MS_PER_HOUR,
+    )
+    return (
+        select(GpuInterval.tenant_id)
+        .join(Account, Account.tenant_id == GpuInterval.tenant_id)
+        .where(*_recent(now))
+        .group_by(GpuInterval.tenant_id, Account.balance_p)
+        .having(Account.balance_p < func.floor(needed_p))
+    )
+
+
+def _recent(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    since = now - _RECENT
+    return (
+        or_(GpuInterval.ended_at.is_(None), GpuInterval.ended_at > since),
+        GpuInterval.proven_until > since,
+    )

@@ -1,0 +1,1 @@
+"""What a cluster holds, kept true in memory: for the operator and the SSH gateway."""
