@@ -110,7 +110,7 @@ def steady(bench: Bench, operator: OperatorProcess, seconds: float) -> Iterator[
     time.sleep(seconds)
     share = (operator.cpu_seconds() - cpu_seconds) / (time.monotonic() - began)
     yield Figure(f"steady state, {seconds:.0f} s: writes", operator.writes() - writes, "", 0)
-    yield Figure("steady state: processor", share * 100, "% of a core", 25.0)
+    yield Figure("steady state: processor", share * 100, "% of a core", 10.0)
     yield Figure("steady state: memory", operator.memory_bytes() / 2**20, "MiB", 1024.0)
 
 
@@ -137,7 +137,7 @@ def losses(bench: Bench, operator: OperatorProcess, count: int) -> Iterator[Figu
         gone[namespace, name] = time.monotonic()
     _until(lambda: gone.keys() <= bench.watcher.left_serving_at.keys(), 600)
     waits = [max(0.0, bench.watcher.left_serving_at[key] - at) for key, at in gone.items()]
-    yield Figure(f"{count} pods lost at once, told by status, p95", quantile(waits, 0.95), "s", 5.0)
+    yield Figure(f"{count} pods lost at once, told by status, p95", quantile(waits, 0.95), "s", 2.0)
     yield Figure(f"{count} pods lost at once, the last one told", max(waits), "s")
     began = time.monotonic()
     operator.rest(SETTLE_SECONDS)

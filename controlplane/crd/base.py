@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import (
@@ -71,8 +72,7 @@ class Model(BaseModel):
         if not info.by_alias:
             return values
         # Servers before 1.21 take an empty text that is applied for null, and refuse it.
-        fields = type(self).model_fields.items()
-        empty = {it.alias or name for name, it in fields if it.default == ""}
+        empty = _empty_by_default(type(self))
         return {name: value for name, value in values.items() if value != "" or name not in empty}
 
     @classmethod
@@ -85,6 +85,12 @@ class Model(BaseModel):
                 {"rule": rule.expression, "message": rule.message} for rule in cls.rules
             ]
         return schema
+
+
+@cache
+def _empty_by_default(model: type[BaseModel]) -> frozenset[str]:
+    fields = model.model_fields.items()
+    return frozenset(it.alias or name for name, it in fields if it.default == "")
 
 
 class StatusModel(Model):

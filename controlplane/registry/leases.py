@@ -1,8 +1,8 @@
 """Proofs of life: which GPU time was really had. Only proven time is billed.
 
-The operator publishes one record every second for each replica of the dedicated and bare paths that
-serves. `alive_since` reaches back to the first proof of an unbroken life, so that a store that was
-down for a while costs no proof.
+The operator repeats one record every three seconds for each replica of the dedicated and bare paths
+that serves, and tells an end within one. `alive_since` reaches back to the first proof of an
+unbroken life, so that a store that was down for a while costs no proof.
 """
 
 import msgspec

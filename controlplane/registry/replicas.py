@@ -1,7 +1,8 @@
 """Who serves which model where.
 
-A replica's keeper (the supervisor for the built-in worker, the operator for every other) publishes
-it every second while it is healthy; gateways read.
+A replica's keeper publishes it while it is healthy, and what has changed within a second: the
+supervisor repeats the built-in worker every second, the operator every other each three. Gateways
+read.
 """
 
 import msgspec
