@@ -57,6 +57,17 @@ from controlplane.store import Store
 NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """What time it is: seconds since 1970, and a steady count of seconds for waits."""
+
+    wall: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
+
+
+_CLOCKS = Clocks()
+
+
 @dataclass
 class Caches:
     """Everything the operator watches, with what feeds it."""
@@ -112,15 +123,17 @@ class Assembly:
         settings: Settings,
         store: Store,
         may_write: Callable[[], bool],
+        clocks: Clocks = _CLOCKS,
     ) -> None:
         self._settings = settings
+        self._clocks = clocks
         self._leader_worker_sets = _is_installed(cluster, LEADER_WORKER_SETS)
         self.caches = Caches.over(cluster, settings.operator_namespace)
         every = [it.cache for it in self.caches.reflectors.values()]
-        self._executor = Executor(cluster, every, may_write=may_write)
+        self._executor = Executor(cluster, every, may_write=may_write, clock=clocks.wall)
         self._tables = Tables(self.caches[CONFIG_MAPS], settings.operator_namespace)
-        self._stock, self._board = Stock(), Board()
-        self._replica_queue = WorkQueue()
+        self._stock, self._board = Stock(), Board(clocks.wall)
+        self._replica_queue = WorkQueue(clocks.steady)
         self._token = settings.engine_token.get_secret_value()
         self.replicas = self._replica_rounds()
         self.monitor = Monitor(
@@ -130,7 +143,7 @@ class Assembly:
             changed=self._replica_queue.add,
             engine_token=self._token,
         )
-        self._deployment_queue = WorkQueue()
+        self._deployment_queue = WorkQueue(clocks.steady)
         self.deployments = self._deployment_rounds(cluster)
         self.endpoints = self._endpoint_rounds()
         self.controllers = self._controllers()
@@ -162,6 +175,7 @@ class Assembly:
             workloads=workloads,
             queue=self._replica_queue,
             xid_actions=self._tables.xid_actions,
+            clock=self._clocks.wall,
         )
 
     def _deployment_rounds(self, cluster: Cluster) -> deployments.DeploymentRounds:
@@ -176,8 +190,9 @@ class Assembly:
             stock=self._stock,
             signals=self.monitor.signals,
             catalogue=self._tables.catalogue,
-            namespaces=Namespaces(cluster, self._tenant_settings()),
+            namespaces=Namespaces(cluster, self._tenant_settings(), clock=self._clocks.steady),
             queue=self._deployment_queue,
+            clock=self._clocks.wall,
         )
 
     def _endpoint_rounds(self) -> EndpointRounds:
@@ -196,6 +211,7 @@ class Assembly:
                 settings.bare_ingress_class,
                 settings.bare_tls_secret,
             ),
+            clock=self._clocks.wall,
         )
 
     def _controllers(self) -> tuple[Controller, ...]:
@@ -218,7 +234,13 @@ class Assembly:
             workers=workers,
             queue=self._deployment_queue,
         )
-        endpoint = Controller("endpoints", self.endpoints.plan, self._executor, workers=workers)
+        endpoint = Controller(
+            "endpoints",
+            self.endpoints.plan,
+            self._executor,
+            workers=workers,
+            queue=WorkQueue(self._clocks.steady),
+        )
         endpoint.on_change(caches[ENDPOINTS])
         for resource in (REPLICAS, PODS, SERVICES, VOLUME_CLAIMS):
             endpoint.on_change(caches[resource], owner_key)

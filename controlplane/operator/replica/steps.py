@@ -160,6 +160,9 @@ def _alive(observed: Observed, now: float) -> ReplicaStatus:
     cause = ending(observed, now)
     if cause is not None and cause.lost:
         return _failed(observed, cause.reason, cause.message, now)
+    if cause is not None and not observed.workload.probed and not same_process(observed):
+        # What was held is lost already: its time is not said to have lasted until now.
+        return moved(status, Phase.STOPPING, now, drained_by=drain.GONE)
     if cause is not None:
         until = drain.deadline(observed, cause, math.floor(now))
         return moved(status, Phase.DRAINING, now, drain_deadline=timestamp(math.ceil(until)))
