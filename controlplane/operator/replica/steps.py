@@ -20,7 +20,7 @@ from controlplane.operator.health.table import Action
 from controlplane.operator.replica import drain
 from controlplane.operator.replica.ending import Ending, asked, ending, gpu_verdict
 from controlplane.operator.replica.observed import Observed
-from controlplane.operator.replica.pods import address, restarts_itself, started_at
+from controlplane.operator.replica.pods import address, node_of, restarts_itself, started_at
 
 MAX_ATTEMPTS = 3  # sets of pods
 IN_PLACE_RESTARTS = 3  # that the kubelet makes of one pod's containers before others are made
@@ -160,9 +160,6 @@ def _alive(observed: Observed, now: float) -> ReplicaStatus:
     cause = ending(observed, now)
     if cause is not None and cause.lost:
         return _failed(observed, cause.reason, cause.message, now)
-    if cause is not None and not observed.workload.probed and not same_process(observed):
-        # What was held is lost already: its time is not said to have lasted until now.
-        return moved(status, Phase.STOPPING, now, drained_by=drain.GONE)
     if cause is not None:
         until = drain.deadline(observed, cause, math.floor(now))
         return moved(status, Phase.DRAINING, now, drain_deadline=timestamp(math.ceil(until)))
@@ -221,6 +218,8 @@ def _draining(observed: Observed, now: float) -> ReplicaStatus:
     why = drain.drained_by(observed, status, cause, now)
     if not why and (observed.pods_missing or observed.progress.reason is not None):
         why = drain.GONE
+    if not observed.workload.probed and not same_process(observed):
+        why = drain.GONE  # what was held is lost: its time is not said to have lasted until now
     if why:
         return moved(status, Phase.STOPPING, now, drained_by=why)
     until = drain.deadline(observed, cause, since(status))
@@ -231,6 +230,10 @@ def _stopping(observed: Observed, now: float) -> ReplicaStatus:
     status = observed.status
     if not status.drained_by and status.failure is None and ending(observed, now) is not None:
         status = status.model_copy(update={"drained_by": drain.GONE})
+    if any(node_of(pod) for pod in observed.pods) and not _ran(status):
+        # No phase was seen in which it ran, but its kubelet may have started it since.
+        seen = Stage(phase=Phase.SCHEDULED, seconds=0.0)
+        status = status.model_copy(update={"stages": [*status.stages, seen]})
     if observed.pods or (observed.makers and now - since(status) < SETTLE_SECONDS):
         return status
     if _must_scrub(observed.at(status)):
@@ -243,8 +246,12 @@ def _must_scrub(observed: Observed) -> bool:
     status = observed.status
     if not observed.workload.needs_scrub or _tries_again(status):
         return False
-    ran = any(stage.phase not in (Phase.PENDING, Phase.RESERVED) for stage in status.stages)
-    return ran and any(placement.node in observed.nodes for placement in status.placements)
+    there = any(placement.node in observed.nodes for placement in status.placements)
+    return there and _ran(status)
+
+
+def _ran(status: ReplicaStatus) -> bool:
+    return any(stage.phase not in (Phase.PENDING, Phase.RESERVED) for stage in status.stages)
 
 
 def _tries_again(status: ReplicaStatus) -> bool:

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support.operator_world import NODES_AT_FIRST, RELEASE, TENANT, Killed, Operator, World
+from support.operator_world import NODES_AT_FIRST, RELEASE, TENANT, Operator, World
 
 from controlplane.cluster import NAMESPACES, NODES, PODS, Object
 from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS

@@ -227,9 +227,13 @@ class Lives(RuleBasedStateMachine):
     @rule(node=st.sampled_from(["n1", "n2"]), ready=st.booleans())
     def node_changes(self, node: str, ready: bool) -> None:
         if node in self.world.nodes:
-            metadata = {k: v for k, v in self.world.nodes[node]["metadata"].items() if k != "name"}
-            del metadata["resourceVersion"]
-            self.world.nodes[node] = node_body(node, ready=ready, **metadata)
+            self._set_ready(node, ready)
+
+    def _set_ready(self, node: str, ready: bool) -> None:
+        """Its annotations stay: whoever takes a quarantine off vouches for the node."""
+        metadata = {k: v for k, v in self.world.nodes[node]["metadata"].items() if k != "name"}
+        del metadata["resourceVersion"]
+        self.world.nodes[node] = node_body(node, ready=ready, **metadata)
 
     @rule(node=st.sampled_from(["n1", "n2"]))
     def node_goes(self, node: str) -> None:
@@ -275,7 +279,7 @@ class Lives(RuleBasedStateMachine):
         if "deletionTimestamp" not in world.body["metadata"]:
             world.delete()
         for name in list(world.nodes):
-            world.nodes[name] = node_body(name)
+            self._set_ready(name, True)
         for _ in range(12):
             if world.body is None or world.phase is Phase.QUARANTINED:
                 return
