@@ -7,7 +7,7 @@ nothing is left, and every GPU is free.
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -102,7 +102,6 @@ class Clusters(RuleBasedStateMachine):
         self.world.run_operator()
         if self.world.deaths == before:
             self.world.restart()
-        event("killed at work" if self.world.kill_after is None else "killed idle")
         self.remember()
 
     @rule()
