@@ -52,7 +52,14 @@ _TINY = {
     "memory": "1Gi",
     "resource": "flashplane.io/tiny",
 }
-CATALOGUE = [{"id": "tiny", **_TINY}, {"id": "tiny-spot", "spot": True, **_TINY}]
+_H200 = {"gpu": "H200", "architecture": "hopper", "memory_gib": 140.4}
+CATALOGUE = [
+    {"id": "tiny", **_TINY},
+    {"id": "tiny-spot", "spot": True, **_TINY},
+    {"id": "h200-x4", "count": 4, **_H200},
+    {"id": "h200-x3", "count": 3, **_H200},
+    {"id": "tight", "count": 2, **_H200, "memory_gib": 86},
+]
 NODES_AT_FIRST = (node_body("n1", 3), node_body("n2", 2), node_body("n3", 2, spot=True))
 
 
@@ -132,6 +139,8 @@ class World:
         faults: what befalls the operator's next writes, one each.
         cut_watches_after: events that are still told before every watch breaks; None: no end.
         kill_after: writes until the operator's process ends; None: it lives.
+        refuse: called with everything an operator asks, to raise what the API server answers.
+        asked: how many calls operators made.
         writes: all that was written by operators.
     """
 
@@ -142,6 +151,8 @@ class World:
         self.faults: list[str] = []
         self.cut_watches_after: int | None = None
         self.kill_after: int | None = None
+        self.refuse: Callable[[Call], None] = lambda call: None
+        self.asked = 0
         self.deaths = 0
         self.actor: Operator | None = None
         self.cluster = LocalCluster(now=lambda: self.now, faults=self._meddle)
@@ -174,6 +185,10 @@ class World:
     def make_endpoint(self, name: str = "dev", **spec: Any) -> None:
         base = {"tenant": "acme", "configurations": ["tiny"], **spec}
         self._make(ENDPOINTS, {"metadata": {"namespace": TENANT, "name": name}, "spec": base})
+
+    def break_catalogue(self, text: str) -> None:
+        change = {"data": {KEY: text}}
+        self.cluster.patch(CONFIG_MAPS, CATALOGUE_NAME, change, namespace=RELEASE)
 
     def change(self, resource: Resource, namespace: str, name: str, **spec: Any) -> None:
         self._quietly(
@@ -317,6 +332,12 @@ class World:
                 }
         return seen
 
+    def condition(self, resource: Resource, namespace: str, name: str, type: str) -> Object:
+        """A condition of an object, as its status says it now; empty: it has none of this type."""
+        body = self.cluster.get(resource, name, namespace=namespace)
+        said = body.get("status", {}).get("conditions", ())
+        return next((it for it in said if it["type"] == type), {})
+
     def replicas(self) -> list[Replica]:
         return [Replica.of(body) for body in self.cluster.list(REPLICAS).items]
 
@@ -355,6 +376,9 @@ class World:
             self.actor = actor
 
     def _meddle_with(self, actor: Operator, call: Call, moment: Moment) -> None:
+        if moment == "before":
+            self.asked += 1
+            self.refuse(call)
         if call.verb == "watch":
             self._cut(moment)
         if call.verb not in WRITES:
