@@ -97,6 +97,8 @@ class Laws:
         """(2) A process was ended with streams: its time was over, or it was lost."""
         (replica,) = [it for it in self._world.replicas() if it.key == key]
         status = replica.status
+        if status.phase not in _ENDING:
+            return  # the pod was deleted with its namespace, by somebody else
         assert status.drained_by != "acknowledged", f"{key}: streams were cut"
         assert status.drained_by in ("deadline", "gone") or status.failure is not None, status
 

@@ -274,7 +274,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_whatever_happens_the_invariants_hold() -> None:
-    run(examples=60, steps=40)
+    run(examples=40, steps=40)
 
 
 @pytest.mark.storm
