@@ -65,7 +65,11 @@ def lived(kill_after: int | None = None) -> tuple[World, list[Object]]:
 
 
 @pytest.mark.parametrize(
-    "stride", [pytest.param(11, id="some"), pytest.param(1, id="every", marks=pytest.mark.storm)]
+    "stride",
+    [
+        pytest.param(11, id="some"),
+        pytest.param(1, id="every", marks=[pytest.mark.storm, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_an_operator_killed_after_a_write_comes_to_the_same_end(stride: int) -> None:
     world, expected = lived()

@@ -278,5 +278,6 @@ def test_whatever_happens_the_invariants_hold() -> None:
 
 
 @pytest.mark.storm
+@pytest.mark.timeout(7200)
 def test_whatever_happens_for_long_the_invariants_hold() -> None:
     run(examples=1000, steps=80)
