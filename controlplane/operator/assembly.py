@@ -58,6 +58,17 @@ from controlplane.watching.reflector import Reflector
 NODE_EVENTS_NAMESPACE = "default"  # where Events about nodes are
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """What time it is: seconds since 1970, and a steady count of seconds for waits."""
+
+    wall: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
+
+
+_CLOCKS = Clocks()
+
+
 @dataclass
 class Caches:
     """Everything the operator watches, with what feeds it."""
@@ -113,15 +124,17 @@ class Assembly:
         settings: Settings,
         store: Store,
         may_write: Callable[[], bool],
+        clocks: Clocks = _CLOCKS,
     ) -> None:
         self._settings = settings
+        self._clocks = clocks
         self._leader_worker_sets = _is_installed(cluster, LEADER_WORKER_SETS)
         self.caches = Caches.over(cluster, settings.operator_namespace)
         every = [it.cache for it in self.caches.reflectors.values()]
-        self._executor = Executor(cluster, every, may_write=may_write)
+        self._executor = Executor(cluster, every, may_write=may_write, clock=clocks.wall)
         self._tables = Tables(self.caches[CONFIG_MAPS], settings.operator_namespace)
-        self._stock, self._board = Stock(), Board()
-        self._replica_queue = WorkQueue()
+        self._stock, self._board = Stock(), Board(clocks.wall)
+        self._replica_queue = WorkQueue(clocks.steady)
         self._token = settings.engine_token.get_secret_value()
         self.replicas = self._replica_rounds()
         self.monitor = Monitor(
@@ -140,8 +153,9 @@ class Assembly:
                 endpoints=self.caches[ENDPOINTS],
             ),
             self._tables.catalogue,
+            clock=clocks.steady,
         )
-        self._deployment_queue = WorkQueue()
+        self._deployment_queue = WorkQueue(clocks.steady)
         self.deployments = self._deployment_rounds()
         self.endpoints = self._endpoint_rounds()
         self.controllers = self._controllers()
@@ -173,6 +187,7 @@ class Assembly:
             workloads=workloads,
             queue=self._replica_queue,
             xid_actions=self._tables.xid_actions,
+            clock=self._clocks.wall,
         )
 
     def _deployment_rounds(self) -> deployments.DeploymentRounds:
@@ -188,6 +203,7 @@ class Assembly:
             catalogue=self._tables.catalogue,
             namespaces=self._namespaces,
             queue=self._deployment_queue,
+            clock=self._clocks.wall,
         )
 
     def _endpoint_rounds(self) -> EndpointRounds:
@@ -207,6 +223,7 @@ class Assembly:
                 settings.bare_ingress_class,
                 settings.bare_tls_secret,
             ),
+            clock=self._clocks.wall,
         )
 
     def _controllers(self) -> tuple[Controller, ...]:
@@ -229,7 +246,13 @@ class Assembly:
             workers=workers,
             queue=self._deployment_queue,
         )
-        endpoint = Controller("endpoints", self.endpoints.plan, self._executor, workers=workers)
+        endpoint = Controller(
+            "endpoints",
+            self.endpoints.plan,
+            self._executor,
+            workers=workers,
+            queue=WorkQueue(self._clocks.steady),
+        )
         endpoint.on_change(caches[ENDPOINTS])
         for resource in (REPLICAS, PODS, SERVICES, VOLUME_CLAIMS):
             endpoint.on_change(caches[resource], owner_key)

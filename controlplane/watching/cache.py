@@ -151,7 +151,7 @@ class Cache(Generic[T]):
             self._tell([change])
 
     def apply(self, event: WatchEvent) -> None:
-        """Take in what a watch told."""
+        """Take in what a watch told; what it has told before is old, and may be gone since."""
         version = _version(event.object)
         entry = None
         if event.type in ("ADDED", "MODIFIED"):
@@ -160,7 +160,9 @@ class Cache(Generic[T]):
             entry = self._entry(event.object, assumed=False)
         with self._in_order:
             with self._lock:
-                self._told_version = max(self._told_version, version)
+                if version <= self._told_version:
+                    return
+                self._told_version = version
                 bookmark = event.type == "BOOKMARK"
                 change = None if bookmark else self._put(key_of(event.object), entry, version)
             self._tell([change])

@@ -72,15 +72,26 @@ class Reflector:
         """Return how long ago the server last gave a sign of life; 0 before the start."""
         return 0.0 if self._alive_at is None else time.monotonic() - self._alive_at
 
+    def round(self, watch_seconds: float) -> None:
+        """List where there is no version to go on from, then watch for a while, in this thread.
+
+        Raises:
+            ClusterError: the list or the watch broke; the next round goes on as it can.
+        """
+        if self._version is None:
+            self._version = self._list()
+        try:
+            self._follow(self._version, watch_seconds)
+        except Gone:
+            self._version = None
+            raise
+
     def _run(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                self._round()
+                self.round(self._watch_seconds * random.uniform(0.8, 1.0))
                 self._failures = 0
-            except Gone:
-                self._version = None
-                self._wait("Gone", began)
             except NotFound as error:
                 self._absent(error, began)
             except ClusterError as error:
@@ -91,15 +102,13 @@ class Reflector:
                 self._version = None
                 self._wait("defect", began)
 
-    def _round(self) -> None:
-        if self._version is None:
-            self._version = self._list()
+    def _follow(self, version: str, seconds: float) -> None:
         watch = self._cluster.watch(
             self.cache.resource,
-            resource_version=self._version,
+            resource_version=version,
             namespace=self._namespace,
             labels=self._labels,
-            timeout_seconds=self._watch_seconds * random.uniform(0.8, 1.0),
+            timeout_seconds=seconds,
         )
         for event in watch:
             if self._stop.is_set():

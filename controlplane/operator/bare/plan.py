@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from controlplane.cluster import SERVICES, VOLUME_CLAIMS, Object
-from controlplane.crd.base import ENDPOINTS, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import ENDPOINTS, OWNER_LABEL, REPLICAS, seconds
 from controlplane.crd.conditions import Reason
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint, GPUEndpointSpec
@@ -30,6 +30,9 @@ _LIVE = {"ssh_keys", "ports", "ttl_seconds", "state", "configurations", "tenant"
 _ENDED = (Phase.RELEASED, Phase.FAILED)
 _NO_GPUS = (Reason.PENDING_TOO_LONG, Reason.WAITING_FOR_CAPACITY)
 DRAIN_SECONDS = 30.0
+# A lease whose image or container was at fault is not tried anew for so long, unless it is changed.
+FAULT_PAUSE_SECONDS = 300.0
+_OWN_FAULTS = (Reason.IMAGE_UNAVAILABLE, Reason.ENGINE_FAILED)
 
 Problem = tuple[Reason, str]
 
@@ -48,10 +51,14 @@ def plan(observed: Observed, now: float) -> Plan:
     problem = check(observed)
     # First the status, which says why, so that a lease given up is not forgotten with its object.
     actions = _status(observed, problem, now)
+    pause = _pause_seconds(observed, now)
     if not observed.namespace.terminating:
         # Nobody else's code runs in a namespace before its walls stand.
-        actions = [*repairs(observed.namespace), *actions, *_keep(observed, problem)]
-    return Plan(tuple(actions), again_in_seconds=expires_in)
+        actions = [*repairs(observed.namespace), *actions]
+        if pause <= 0:
+            actions += _keep(observed, problem)
+    waits = [it for it in (expires_in, pause if pause > 0 else None) if it is not None]
+    return Plan(tuple(actions), again_in_seconds=min(waits, default=None))
 
 
 def check(observed: Observed) -> Problem | None:
@@ -105,6 +112,18 @@ def _keep(observed: Observed, problem: Problem | None) -> list[Action]:
     if problem is not None:
         return []
     return [*_volume(observed), _lease(endpoint, _configuration(observed))]
+
+
+def _pause_seconds(observed: Observed, now: float) -> float:
+    """Return how long a failed lease stays, so that one that cannot work is not made for ever."""
+    endpoint, replica = observed.endpoint, observed.replica
+    failure = replica.status.failure if replica is not None else None
+    if replica is None or failure is None or replica.status.phase is not Phase.FAILED:
+        return 0.0
+    stays = endpoint.spec.state == "Running" and not _outdated(endpoint, replica)
+    if failure.reason not in _OWN_FAULTS or not stays:
+        return 0.0
+    return seconds(failure.at) + FAULT_PAUSE_SECONDS - now
 
 
 def end(replica: Replica | None, why: str) -> list[Action]:

@@ -25,6 +25,8 @@ def draining(observed: Observed, now: float) -> ReplicaStatus:
     why = drain.drained_by(observed, status, cause, now)
     if not why and (observed.pods_missing or observed.progress.reason is not None):
         why = drain.GONE
+    if not observed.workload.probed and not observed.same_process:
+        why = drain.GONE  # what was held is lost: its time is not said to have lasted until now
     if why:
         return moved(status, Phase.STOPPING, now, drained_by=why)
     until = drain.deadline(observed, cause, since(status))

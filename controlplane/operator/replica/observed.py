@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from controlplane.cluster import LEADER_WORKER_SETS, Object
+from controlplane.crd.base import timestamp
 from controlplane.crd.replica import Phase, Placement, Replica, ReplicaStatus
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS, Action
-from controlplane.operator.replica.pods import names
+from controlplane.operator.replica.pods import names, started_at
 from controlplane.operator.replica.workload import Manifest, Progress, Workload
 from controlplane.operator.signals import EngineState, Signals
 from controlplane.planner.refusal import Refused
@@ -99,6 +100,12 @@ class Observed:
         if not self.pods:
             return Progress(Phase.RESERVED)
         return self.workload.stage(self.replica, self.pods)
+
+    @property
+    def same_process(self) -> bool:
+        """Whether the process that was proven is the one that runs, by its node's own clock."""
+        start = started_at(self.pods)
+        return start is not None and timestamp(start) == self.status.engine_started_at
 
     @property
     def engine(self) -> EngineState | None:

@@ -131,10 +131,12 @@ def _stopped_at(status: ReplicaStatus) -> float | None:
     """Return when it stopped serving because that was wanted; None: it was lost."""
     if status.failure is not None or status.drained_by == GONE or status.phase_since is None:
         return None
-    names = [stage.phase for stage in status.stages]
+    names = [*(stage.phase for stage in status.stages), status.phase]
     if Phase.SERVING not in names:
         return None
     last_served = len(names) - 1 - names[::-1].index(Phase.SERVING)
+    if names[last_served + 1 : last_served + 2] != [Phase.DRAINING]:
+        return None  # it broke by itself, some time before that was noticed
     later = sum(stage.seconds for stage in status.stages[last_served + 1 :])
     return seconds(status.phase_since) - later
 

@@ -135,7 +135,7 @@ def _alive(observed: Observed, now: float) -> ReplicaStatus:
         return broken
     if _must_restart(observed, now):
         return _again(observed, Reason.GPU_FAULT, "a GPU error ended its engine", now)
-    if not same_process(observed):
+    if not observed.same_process:
         if len(status.placements) > 1:
             # One rank cannot join the others anew: they all start again.
             return _again(observed, Reason.ENGINE_FAILED, "a rank ended", now)
@@ -147,12 +147,6 @@ def _alive(observed: Observed, now: float) -> ReplicaStatus:
         message = f"no answer for {DEGRADED_SECONDS:.0f} s"
         return _again(observed, Reason.ENGINE_FAILED, message, now)
     return moved(status, Phase.DEGRADED, now)
-
-
-def same_process(observed: Observed) -> bool:
-    """Whether the process that was proven is the one that runs, by its node's own clock."""
-    start = started_at(observed.pods)
-    return start is not None and timestamp(start) == observed.status.engine_started_at
 
 
 def _answers(observed: Observed) -> bool:

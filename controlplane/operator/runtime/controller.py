@@ -92,13 +92,21 @@ class Controller:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def step(self, timeout_seconds: float | None = 0.0) -> bool:
+        """Do the next round in this thread; return whether one came in time. None: wait for it."""
+        taken = self.queue.get(timeout_seconds)
+        if taken is None:
+            return False
+        key, waited_seconds = taken
+        WAITED_SECONDS.labels(self.name).observe(waited_seconds)
+        with ROUND_SECONDS.labels(self.name).time():
+            outcome = self._round(key)
+        ROUNDS.labels(self.name, outcome).inc()
+        return True
+
     def _work(self) -> None:
-        while (taken := self.queue.get()) is not None:
-            key, waited_seconds = taken
-            WAITED_SECONDS.labels(self.name).observe(waited_seconds)
-            with ROUND_SECONDS.labels(self.name).time():
-                outcome = self._round(key)
-            ROUNDS.labels(self.name, outcome).inc()
+        while self.step(None):
+            pass
 
     def _round(self, key: Key) -> str:
         try:

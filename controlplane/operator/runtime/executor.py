@@ -7,6 +7,7 @@ that trying again would go on until it has ended.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
@@ -50,17 +51,19 @@ class Executor:
         caches: Iterable[Cache[Any]],
         *,
         may_write: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
 
         Args:
             caches: take the API server's answers, each those of its resource.
             may_write: asked before every write; an operator that lost the lead may not.
+            clock: seconds since 1970, for Events.
         """
         self._cluster = cluster
         self._caches = {cache.resource: cache for cache in caches}
         self._may_write = may_write
-        self._events = EventRecorder(cluster)
+        self._events = EventRecorder(cluster, clock)
 
     def execute(self, plan: Plan) -> bool:
         """Carry a plan out; return whether all of it was done.

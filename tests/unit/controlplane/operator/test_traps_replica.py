@@ -12,6 +12,7 @@ from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.health.table import XID_ACTIONS
 from controlplane.operator.health.verdict import plan_node
 from controlplane.operator.replica import moves
+from controlplane.operator.replica.plan import plan_orphans
 from controlplane.operator.replica.publisher import last_proof, proof, routed
 from controlplane.operator.signals import GPUError
 
@@ -151,6 +152,14 @@ def test_a_pod_that_survives_its_replica_keeps_it_from_being_released() -> None:
     assert world.condition("CleanupBlocked") == ("True", Reason.NODE_LOST)
 
 
+def test_pods_that_nobody_owns_are_swept() -> None:
+    """What a removed part of a deployment had made stayed, and its GPUs were paid for."""
+    left = {"metadata": {"namespace": "a", "name": "shop-0-0", "uid": "u"}}
+    going = {"metadata": {**left["metadata"], "deletionTimestamp": "2027-01-01T00:00:00Z"}}
+    assert [type(it) for it in plan_orphans((left,)).actions] == [Delete]
+    assert not plan_orphans((going,)).actions
+
+
 def test_nothing_is_made_for_what_is_being_deleted() -> None:
     """A reconcile that ran during a foreground deletion made the children again, and again."""
     world = World()
@@ -217,6 +226,39 @@ def test_a_machine_that_died_is_not_billed_until_that_was_noticed() -> None:
     world.nodes["n1"] = node_body("n1", ready=False)
     world.rounds()
     assert last_proof(lease, world.replica).published_at <= died_at
+
+
+def test_what_broke_before_it_was_stopped_is_billed_to_its_last_proof() -> None:
+    """A container had been started anew, and that was noticed when the lease was stopped."""
+    world = World(
+        spec=replica_spec(path="bare", owner_kind="GPUEndpoint"),
+        workload=ScriptedWorkload(probed=False, needs_scrub=True),
+    )
+    world.rounds()
+    world.pods_are(Phase.PROBING)
+    world.rounds(1)
+    world.now += 600
+    lease = proof(world.replica, [*world.pods.values()], None, watched_at=world.now)
+    assert lease is not None
+    world.pods_are(Phase.PROBING)  # another process
+    world.ask(drain="stopped")
+    world.rounds()
+    assert last_proof(lease, world.replica).published_at == lease.published_at
+
+
+def test_what_may_have_run_unseen_is_scrubbed() -> None:
+    """A lease was given up before the operator saw it run; its GPUs went to the next customer."""
+    world = World(
+        spec=replica_spec(path="bare", owner_kind="GPUEndpoint"),
+        workload=ScriptedWorkload(probed=False, needs_scrub=True),
+    )
+    world.rounds(1)
+    world.pods_are(Phase.LOADING)
+    world.delete()
+    world.rounds(1)
+    world.pods_end()
+    world.rounds(1)
+    assert world.phase is Phase.SCRUBBING
 
 
 def test_what_was_stopped_in_order_is_billed_to_its_end() -> None:

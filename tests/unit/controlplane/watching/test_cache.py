@@ -129,3 +129,10 @@ def test_managed_fields_are_not_kept(cache: Cache[Object]) -> None:
     assert kept is not None
     assert "managedFields" not in kept["metadata"]
     assert "managedFields" in body["metadata"]
+
+
+def test_an_event_that_is_told_again_brings_nothing_back(cache: Cache[Object]) -> None:
+    cache.apply(WatchEvent("ADDED", pod("p", 2)))
+    cache.apply(WatchEvent("DELETED", pod("p", 3)))
+    cache.apply(WatchEvent("MODIFIED", pod("p", 2)))
+    assert cache.get("n", "p") is None
