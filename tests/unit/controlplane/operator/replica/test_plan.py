@@ -486,6 +486,7 @@ def test_why_the_last_start_failed_is_told_until_one_succeeds() -> None:
     world = World()
     world.rounds()
     world.pods_are(Phase.LOADING, Reason.ENGINE_FAILED, message="No such option")
+    world.pods["shop-0-0"]["status"]["containerStatuses"] = [{"restartCount": 1, "state": {}}]
     world.rounds(1)
     world.pods_are(Phase.LOADING)
     world.rounds(1)
