@@ -34,6 +34,7 @@ FIELDS = frozenset(
         "offset_bytes",
         "outcome",
         "output_tokens",
+        "part",
         "peer",
         "port",
         "reason",
