@@ -191,12 +191,12 @@ class Cache(Generic[T]):
         """Whether this very version is here; `told`: by the watch. Reading it again costs much."""
         version = _version(body)
         with self._lock:
-            if told:
-                self._told_version = max(self._told_version, version)
             known = self._entries.get(key_of(body))
             if known is None or known.version != version:
                 return False
-            known.assumed = known.assumed and not told
+            if told:
+                self._told_version = max(self._told_version, version)
+                known.assumed = False
             return True
 
     def _listed(self, body: Object) -> _Entry[T]:
