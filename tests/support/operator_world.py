@@ -84,7 +84,7 @@ class Operator:
         self.leading = True
         self.engines: dict[str, EngineState] = {}
         clocks = Clocks(wall=lambda: world.now, steady=lambda: world.now)
-        settings = Settings(operator_namespace=RELEASE, operator_workers=1)
+        settings = Settings(operator_namespace=RELEASE, operator_workers=1, tools_image="tools")
         store = open_store("redis://127.0.0.1:1")  # nothing is ever asked of it
         self.parts = Assembly(world.cluster, settings, store, lambda: self.leading, clocks)
         self.parts.replicas.signals = self.signals

@@ -7,7 +7,6 @@ nothing is left, and every GPU is free.
 from typing import Any
 
 import pytest
-from controlplane.operator.runtime.cache import Change
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,7 +22,8 @@ from support.operator_world import NODES_AT_FIRST, RELEASE, TENANT, Operator, Wo
 from controlplane.cluster import NAMESPACES, NODES, PODS, Object
 from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, REPLICAS
 from controlplane.operator.capacity.nodes import QUARANTINE_ANNOTATION
-from controlplane.operator.replica.steps import PROVEN_CLEAN_ANNOTATION
+from controlplane.operator.replica.ends import PROVEN_CLEAN_ANNOTATION
+from controlplane.watching.cache import Change
 
 FAULTS = st.lists(st.sampled_from(["conflict", "throttled", "broken", "timeout"]), max_size=4)
 NAMES = {"chat": (DEPLOYMENTS, TENANT), "pool": (DEPLOYMENTS, RELEASE), "dev": (ENDPOINTS, TENANT)}
