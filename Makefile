@@ -23,8 +23,8 @@ down: install ## Stop what `make up` started
 status: install ## Tell what runs
 	@$(BIN)/flashplane status
 
-test: install-dev ## Run all tests: ARGS="-k gateway"
-	@$(BIN)/pytest -m "not storm" $(ARGS)
+test: install-dev ## Run all tests, two at a time: ARGS="-k gateway -n 0"
+	@$(BIN)/pytest -m "not storm" -n 2 --dist loadfile $(ARGS)
 
 storm: install-dev ## Run the long fault storms
 	@$(BIN)/pytest -m storm $(ARGS)
