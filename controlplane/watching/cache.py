@@ -99,6 +99,11 @@ class Cache(Generic[T]):
         CACHED_OBJECTS.labels(resource.plural).set_function(lambda: len(self._entries))
         BROKEN_OBJECTS.labels(resource.plural).set_function(lambda: len(self.broken()))
 
+    @property
+    def told_version(self) -> int:
+        """Up to which version the watch has told everything; our own writes may be newer."""
+        return self._told_version
+
     def get(self, namespace: str, name: str) -> T | Broken | None:
         """Return an object, or None when there is none."""
         with self._lock:

@@ -311,9 +311,11 @@ class World:
         )
 
     def repeat_events(self, resource: Resource, bodies: list[Object]) -> None:
-        """Tell the operator again what it was told before."""
+        """Tell the operator again what a watch has told it; no watch tells its own writes early."""
+        cache = self.operator.parts.caches[resource]
         for body in bodies:
-            self.operator.parts.caches[resource].apply(WatchEvent("MODIFIED", body))
+            if int(body["metadata"]["resourceVersion"]) <= cache.told_version:
+                cache.apply(WatchEvent("MODIFIED", body))
 
     def picture(self) -> Object:
         """What there is, without what differs from one run to another."""
