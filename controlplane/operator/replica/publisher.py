@@ -107,8 +107,11 @@ def last_proof(last: Lease, replica: Replica | None) -> Lease:
     """Return the end of a lease: when it was seen alive last."""
     proven_at = last.published_at
     if replica is not None and last.path == "bare":
-        # Its kubelet was heard from when it was stopped: what was held back is proven now.
-        proven_at = max(proven_at, _stopped_at(replica.status) or 0.0)
+        served = _last_served(replica.status)
+        if served is not None and served[0] <= last.alive_since:
+            # Its kubelet was heard from when it was stopped: what was held back is proven now. A
+            # life that began later is another, of which this lease proves nothing.
+            proven_at = max(proven_at, served[1])
     return msgspec.structs.replace(last, published_at=proven_at, ended=True)
 
 
@@ -120,15 +123,15 @@ def short_life(replica: Replica) -> Lease | None:
     status = replica.status
     if replica.spec.path != "bare" or not is_over(status) or status.serving_since is None:
         return None
-    stopped_at, alive_since = _stopped_at(status), seconds(status.serving_since) + 1
-    served = [stage.phase for stage in status.stages].count(Phase.SERVING)
-    if stopped_at is None or served != 1 or stopped_at <= alive_since:
+    served, alive_since = _last_served(status), seconds(status.serving_since) + 1
+    lives = [stage.phase for stage in status.stages].count(Phase.SERVING)
+    if served is None or lives != 1 or served[1] <= alive_since:
         return None
-    return msgspec.structs.replace(_lease(replica, alive_since, stopped_at), ended=True)
+    return msgspec.structs.replace(_lease(replica, alive_since, served[1]), ended=True)
 
 
-def _stopped_at(status: ReplicaStatus) -> float | None:
-    """Return when it stopped serving because that was wanted; None: it was lost."""
+def _last_served(status: ReplicaStatus) -> tuple[float, float] | None:
+    """Return from when until when it served last, if its end was wanted; None: it was lost."""
     if status.failure is not None or status.drained_by == GONE or status.phase_since is None:
         return None
     names = [*(stage.phase for stage in status.stages), status.phase]
@@ -138,7 +141,8 @@ def _stopped_at(status: ReplicaStatus) -> float | None:
     if names[last_served + 1 : last_served + 2] != [Phase.DRAINING]:
         return None  # it broke by itself, some time before that was noticed
     later = sum(stage.seconds for stage in status.stages[last_served + 1 :])
-    return seconds(status.phase_since) - later
+    until = seconds(status.phase_since) - later
+    return until - status.stages[last_served].seconds, until
 
 
 def _lease(replica: Replica, alive_since: float, proven_at: float) -> Lease:
