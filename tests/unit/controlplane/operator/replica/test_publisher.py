@@ -8,9 +8,9 @@ import pytest
 from support.replica_world import ScriptedWorkload, World, replica_spec
 
 from controlplane.cluster import Object
-from controlplane.crd.base import seconds
-from controlplane.crd.replica import Phase, Replica
-from controlplane.operator.replica.publisher import Publisher
+from controlplane.crd.base import seconds, timestamp
+from controlplane.crd.replica import Phase, Replica, ReplicaStatus
+from controlplane.operator.replica.publisher import Publisher, last_proof
 from controlplane.registry import leases, replicas
 from controlplane.registry.leases import Lease
 from controlplane.store import Store, open_store
@@ -211,6 +211,28 @@ def test_a_bare_life_too_short_to_be_believed_is_told_when_it_is_over(store: Sto
     leases.TABLE.withdraw(store, told_once.uid)
     tell.publish()
     assert leases.TABLE.read(store, world.now, stale_seconds=float("inf")) == []
+
+
+def test_the_end_of_a_later_bare_life_proves_nothing_of_an_earlier_one() -> None:
+    """A container that was started anew unseen has no proof of the time before that was seen."""
+    world = serving_world(path="bare", owner_kind="GPUEndpoint")
+    since = seconds(world.replica.status.serving_since or "")
+    last = Lease("u", "r", "n/e", "bare", "t", "c", 1, False, since + 1, since + 9)
+    stopped = {
+        "phase": "Stopping",
+        "phaseSince": timestamp(since + 102),
+        "drainedBy": "acknowledged",
+    }
+
+    def ended(*stages: tuple[str, float]) -> float:
+        told = [{"phase": phase, "seconds": lasted} for phase, lasted in stages]
+        status = ReplicaStatus.model_validate({**stopped, "stages": told})
+        replica = world.replica.model_copy(update={"status": status})
+        return last_proof(last, replica).published_at
+
+    assert ended(("Serving", 102), ("Draining", 0)) == since + 102
+    again = (("Serving", 70), ("Probing", 2), ("Serving", 30), ("Draining", 0))
+    assert ended(*again) == since + 9
 
 
 def test_a_deaf_engine_proves_nothing_more(store: Store) -> None:
