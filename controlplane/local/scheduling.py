@@ -1,6 +1,8 @@
 """Which node a pod goes to: pure, for `kubelet`. Only extended resources are counted; the processor
 and memory of one machine are shared by everything on it."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -90,5 +92,14 @@ def _matches(expression: Object, labels: Object) -> bool:
             return value is not None
         case "DoesNotExist":
             return value is None
-        case other:
-            raise NotImplementedError(other)
+        case "Gt":
+            return _number(value) > _number(expression["values"][0])
+        case "Lt":
+            return _number(value) < _number(expression["values"][0])
+        case _:
+            return False  # a word that a server would have refused
+
+
+def _number(text: str | None) -> float:
+    """A label as the whole number it is to be compared as; what is none compares with nothing."""
+    return float(text) if text is not None and re.fullmatch(r"-?\d+", text) else math.nan

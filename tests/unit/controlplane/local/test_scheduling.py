@@ -28,10 +28,14 @@ def pod(gpus: int = 0, on: str = "", phase: str = "Running", **spec: Any) -> Obj
     return {**body, "status": {"phase": phase}}
 
 
-def pinned(*names: str) -> Object:
-    expressions = [{"key": "kubernetes.io/hostname", "operator": "In", "values": list(names)}]
+def required(key: str, operator: str, *values: str) -> Object:
+    expressions = [{"key": key, "operator": operator, "values": list(values)}]
     terms = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def pinned(*names: str) -> Object:
+    return required("kubernetes.io/hostname", "In", *names)
 
 
 def test_gpus_are_counted_over_the_pods_that_live() -> None:
@@ -52,6 +56,13 @@ def test_init_containers_need_their_gpus_before_not_beside_the_others() -> None:
     [
         ({"affinity": pinned("b")}, "b"),
         ({"affinity": pinned("c")}, None),
+        ({"affinity": required("rack", "NotIn", "1")}, "b"),
+        ({"affinity": required("rack", "Exists")}, "a"),
+        ({"affinity": required("row", "DoesNotExist")}, "a"),
+        ({"affinity": required("rack", "Gt", "1")}, "b"),
+        ({"affinity": required("rack", "Lt", "2")}, "a"),
+        ({"affinity": required("row", "Lt", "2")}, None),
+        ({"affinity": required("rack", "Near", "2")}, None),
         ({"nodeSelector": {"rack": "2"}}, "b"),
         ({"nodeSelector": {"rack": "3"}}, None),
     ],
