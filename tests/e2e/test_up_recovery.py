@@ -76,7 +76,7 @@ def test_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
 def test_a_first_start_killed_at_any_step_is_finished_by_the_next(own_product: Product) -> None:
     for step in ("PostgreSQL", "Valkey", "Demo tenant", "Tiny V4-Flash", "Gateway"):
         code, lines = run_until(own_product, step, signal.SIGKILL)
-        assert code == -signal.SIGKILL, lines
+        assert code == -signal.SIGKILL, "".join(lines)
     up = own_product.up()
     assert models_status(up, up["api_key"]) == 200
 

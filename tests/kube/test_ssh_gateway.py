@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 from support.kube_server import KubeServer
-from support.worker_process import free_port
+from support.ports import free_port
 
 from controlplane.cluster import Object
 from controlplane.crd.base import ENDPOINTS

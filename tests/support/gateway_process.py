@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 import httpx
 from support.polling import until
+from support.ports import free_port
 from support.shop import PEPPER
-from support.worker_process import free_port
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import urllib.error
@@ -17,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from support.polling import until
+from support.ports import free_port
 
 from controlplane.cluster import CRDS, ClusterError
 from controlplane.crd import schema
@@ -78,7 +78,7 @@ class KubeServer:
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
-        self.port, self._etcd_port, self._peer_port = _free_ports(3)
+        self.port, self._etcd_port, self._peer_port = (free_port() for _ in range(3))
         self._programs = programs
         self._token = secrets.token_hex(16)
         self._manager_token = secrets.token_hex(16)
@@ -253,13 +253,3 @@ def install_kinds(server: KubeServer) -> None:
             until(served, seconds=20, what=f"{resource.plural} to be served")
     finally:
         client.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.worker_process import free_port
+from support.ports import free_port
 
 LOOK_SECONDS = 0.2
 STOP_SECONDS = 20.0

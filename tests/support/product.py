@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.ports import free_port
 
 from controlplane.processes.process import identify, wait_gone
 
@@ -84,20 +85,11 @@ class Product:
 @contextmanager
 def product(folder: Path) -> Iterator[Product]:
     """Give a product that is not started yet, and leave nothing of it running."""
-    it = Product(folder, free_ports())
+    it = Product(folder, (free_port(), free_port(), free_port()))
     try:
         yield it
     finally:
         it.down()
-
-
-def free_ports() -> tuple[int, int, int]:
-    """Return three ports nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    first, second, third = (server.getsockname()[1] for server in sockets)
-    for server in sockets:
-        server.close()
-    return first, second, third
 
 
 def processes_of(folder: Path) -> dict[int, str]:

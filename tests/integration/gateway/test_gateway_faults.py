@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from starlette.applications import Starlette
 from support import gateway as gateway_script
 from support.engine import Engine, Plan
 from support.gateway import MODEL, World, make_world, running_gateway
+from support.ports import free_port
 from support.servers import KillableServer, killable
 
 from controlplane.accounts import epochs
@@ -78,8 +78,7 @@ def environment(world: World) -> dict[str, str]:
 @asynccontextmanager
 async def gateway_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
     """The world's gateway in a process of its own; killed when left."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     argv = [sys.executable, str(gateway_script.__file__), str(port)]
     process = subprocess.Popen(argv, env=environment(world))
     world.url = f"http://127.0.0.1:{port}"

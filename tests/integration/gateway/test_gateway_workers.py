@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 from support.gateway import MODEL, World, make_world, running_gateway
+from support.ports import free_port
 
 WORKER = (sys.executable, "-c", "from worker.cli import app; app()")
 TOKENS = 64
@@ -78,8 +78,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
     subprocess.run([*WORKER, "model", "tiny", str(folder / "model")], check=True)
     started = []
     for number in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         options = ("--port", str(port), "--threads", "1", "--log-file", str(folder / f"{number}"))
         argv = [*WORKER, "serve", str(folder / "model"), *options]
         started.append(Worker(subprocess.Popen(argv), f"http://127.0.0.1:{port}"))

@@ -43,6 +43,8 @@ def test_a_deployment_leaves_nodes_that_are_taken_away_and_is_billed_until_then(
         assert other.node != placement.node
 
         site.kube.patch(NODES, placement.node, {"spec": {"taints": None}})
+        # A life counts from its first proof that has arrived: a moment's may leave none.
+        until(lambda: len(site.intervals(nomad)) == 2, seconds=20, what="a proof of the second")
         lost_at = time.time()
         kubelet.lose(other.node)
         site.kube.delete(NODES, other.node)  # as clouds do when a machine is gone

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from typer.testing import CliRunner, Result
 
 from controlplane.cli.doctor import examine
@@ -104,6 +105,4 @@ def test_doctor_finds_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_free_ports_are_free_for_doctor_and_up_alike() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    check_port("127.0.0.1", port, flag="--port", purpose="gateway")
+    check_port("127.0.0.1", free_port(), flag="--port", purpose="gateway")

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
+from support.ports import free_port
 
 from controlplane.errors import StartupError
 from controlplane.gateway.app import create_app
@@ -49,8 +50,7 @@ async def test_with_a_door_of_their_own_the_customers_origin_shows_nothing(path:
 
 
 async def test_a_door_opens_and_closes() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     is_ready = False
     door = Door(Observation(lambda: is_ready), "127.0.0.1", port)
     door.open()

@@ -1,12 +1,12 @@
 """What jobs count can be scraped."""
 
 import os
-import socket
 import subprocess
 from pathlib import Path
 
 import httpx
 from support.polling import until
+from support.ports import free_port
 
 from controlplane.supervisor.services import jobs_command
 
@@ -14,9 +14,7 @@ from controlplane.supervisor.services import jobs_command
 def test_a_worker_tells_its_metrics_on_the_port_it_is_given(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,

@@ -4,6 +4,7 @@ import os
 import socket
 
 import pytest
+from support.ports import free_port
 
 from controlplane.supervisor.errors import PortTaken
 from controlplane.supervisor.ports import check_port
@@ -21,9 +22,7 @@ def test_a_taken_port_names_port_holder_and_flag() -> None:
 
 
 def test_a_free_port_is_fine() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    check_port("127.0.0.1", port, flag="--port", purpose="gateway")
+    check_port("127.0.0.1", free_port(), flag="--port", purpose="gateway")
 
 
 def test_an_unknown_host_is_a_sentence() -> None:

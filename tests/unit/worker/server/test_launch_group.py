@@ -13,11 +13,10 @@ from typing import Any
 
 import httpx
 from support.polling import until
+from support.ports import free_port
 from support.rank_group import is_rank, rank_pids
 from support.structured import ASK, NO_THINKING, SCHEMAS, json_schema
 from support.worker_server import healthy
-
-from worker.server.launch import bind
 
 MODEL = "deepseek-v4-flash"
 ENDLESS = {"model": MODEL, "prompt": [5], "max_tokens": 30_000, "ignore_eos": True, "stream": True}
@@ -39,8 +38,7 @@ def group_worker(
     directory: Path, drain_seconds: int = 1
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A healthy worker of two ranks and its base URL; killed at the end if still there."""
-    with bind("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         *(sys.executable, "-c", "from worker.cli import app; app()", "serve", str(directory)),
         *("--port", str(port), "--threads", "1", "--ep-size", "2"),
