@@ -2,7 +2,8 @@
 
 Called by holds, the ledger and settlement. The rule that keeps money exact: whoever changes an
 account's sums, or the state of one of its holds, has locked the account here first. Accounts are
-locked in id order, so no two transactions wait for each other.
+locked in id order, so no two transactions wait for each other. Entries move balances, inside the
+database; only held sums are written from here.
 """
 
 import uuid
@@ -16,7 +17,15 @@ from controlplane.accounts.models import Account, BalanceType
 
 # Built once: these run for every batch of holds, and building costs more than running.
 _LOCK = (
-    select(Account.id, Account.kind, Account.tenant_id, Account.balance_p, Account.held_p)
+    select(
+        Account.id,
+        Account.kind,
+        Account.tenant_id,
+        Account.balance_p,
+        Account.granted_p,
+        Account.held_p,
+        Account.credit_limit_p,
+    )
     .where(
         or_(
             Account.tenant_id.in_(bindparam("tenant_ids", expanding=True)),
@@ -30,36 +39,36 @@ _LOCK = (
 _VALUES = (
     func.unnest(
         bindparam("ids", type_=ARRAY(Uuid)),
-        bindparam("balances_p", type_=ARRAY(BalanceType)),
         bindparam("helds_p", type_=ARRAY(BalanceType)),
     )
-    .table_valued(
-        column("id", Uuid), column("balance_p", BalanceType), column("held_p", BalanceType)
-    )
+    .table_valued(column("id", Uuid), column("held_p", BalanceType))
     .render_derived()
 )
 _WRITE = (
     update(Account)
     .where(Account.id == _VALUES.c.id)
-    .values(balance_p=_VALUES.c.balance_p, held_p=_VALUES.c.held_p)
+    .values(held_p=_VALUES.c.held_p)
     .execution_options(synchronize_session=False)
 )
 
 
 @dataclass(slots=True)
 class Funds:
-    """A locked account's sums; change them, then `write` them in the same transaction."""
+    """A locked account's sums. `ledger.post` moves the balance; a changed `held_p` is written by
+    `write`, in the same transaction and before what it frees is spent."""
 
     account_id: uuid.UUID
     kind: str
     tenant_id: uuid.UUID | None
     balance_p: int
+    granted_p: int
     held_p: int
+    credit_limit_p: int
 
     @property
     def available_p(self) -> int:
         """What may still be spent or held."""
-        return self.balance_p - self.held_p
+        return self.balance_p + self.credit_limit_p - self.held_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +85,19 @@ def lock(
     """Lock the tenants' accounts and the named platform accounts until the transaction ends."""
     rows = session.execute(_LOCK, {"tenant_ids": list(tenant_ids), "platform": list(platform)})
     locked = LockedFunds({}, {})
-    for account_id, kind, tenant_id, balance_p, held_p in rows:
-        funds = Funds(account_id, kind, tenant_id, balance_p, held_p)
-        if tenant_id is None:
-            locked.by_kind[kind] = funds
+    for row in rows:
+        funds = Funds(*row)
+        if funds.tenant_id is None:
+            locked.by_kind[funds.kind] = funds
         else:
-            locked.by_tenant[tenant_id] = funds
+            locked.by_tenant[funds.tenant_id] = funds
     return locked
 
 
 def write(session: Session, funds: Iterable[Funds]) -> None:
-    """Write the sums of locked accounts back, in one statement."""
+    """Write the held sums of locked accounts back, in one statement."""
     rows = list(funds)
     session.execute(
         _WRITE,
-        {
-            "ids": [row.account_id for row in rows],
-            "balances_p": [row.balance_p for row in rows],
-            "helds_p": [row.held_p for row in rows],
-        },
+        {"ids": [row.account_id for row in rows], "helds_p": [row.held_p for row in rows]},
     )

@@ -44,6 +44,7 @@ _UPSERT = _INSERT.on_conflict_do_update(
     index_elements=[Hold.request_id],
     set_={
         "price_version_id": _INSERT.excluded.price_version_id,
+        "band": _INSERT.excluded.band,
         "amount_p": _INSERT.excluded.amount_p,
         "prompt_tokens": _INSERT.excluded.prompt_tokens,
         "completion_tokens": _INSERT.excluded.completion_tokens,
@@ -174,6 +175,7 @@ def _row(request: HoldRequest, account: Funds, outcome: HoldPlan) -> dict[str, o
         "account_id": account.account_id,
         "epoch_id": request.epoch_id,
         "price_version_id": request.price.version_id,
+        "band": request.price.band,
         "amount_p": outcome.amount_p,
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": outcome.completion_tokens,

@@ -1,7 +1,8 @@
 """The ledger: double entry, append-only. Called by top-ups, settlement and the listings of the API.
 
-Every transaction's entries sum to zero and the database refuses to change or delete them. An
-account's balance is written together with the entries that explain it, never alone.
+Every transaction's entries sum to zero and the database refuses to change or delete them. Adding
+entries is what moves balances, inside the database. What a tenant was given is spent before what it
+paid.
 """
 
 import uuid
@@ -10,7 +11,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import insert, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    String,
+    Uuid,
+    bindparam,
+    column,
+    func,
+    insert,
+    select,
+    table,
+)
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
@@ -27,14 +39,42 @@ _CLASS_WORDS = {
     "output": "output tokens",
 }
 
+_ENTRY_COLUMNS = {
+    "transaction_id": Uuid,
+    "account_id": Uuid,
+    "amount_p": BigInteger,
+    "granted_p": BigInteger,
+    "token_class": String,
+    "tokens": BigInteger,
+    "rate_p": BigInteger,
+}
+# One statement for all: the database sums up what each statement adds, and refuses what is unequal.
+_INSERT_ENTRIES = insert(
+    table(LedgerEntry.__tablename__, *map(column, _ENTRY_COLUMNS))
+).from_select(
+    list(_ENTRY_COLUMNS),
+    select(
+        func.unnest(*(bindparam(name, type_=ARRAY(it)) for name, it in _ENTRY_COLUMNS.items()))
+        .table_valued(*(column(name, it) for name, it in _ENTRY_COLUMNS.items()))
+        .render_derived()
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A movement to post on a locked account; `line` tells the tokens it pays for."""
+    """A movement to post on a locked account.
+
+    Attributes:
+        amount_p: positive credits the account.
+        line: the tokens that it pays for.
+        granted_p: of a credit, the part that is given; of a debit `post` decides.
+    """
 
     account: Funds
     amount_p: int
     line: ChargeLine | None = None
+    granted_p: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +99,24 @@ class Posting:
     request_id: uuid.UUID | None = None
     idempotency_key: str | None = None
     tick: GpuTick | None = None
+    corrects_id: uuid.UUID | None = None
     id: uuid.UUID = field(default_factory=uuid7)
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A tenant's money: what is there, what is set aside, what may be spent."""
+    """A tenant's money: what is there, how much of it was given, what is set aside, what may be
+    spent."""
 
     balance_p: int
+    granted_p: int
     held_p: int
+    terms: str
+    credit_limit_p: int
 
     @property
     def available_p(self) -> int:
-        return self.balance_p - self.held_p
+        return self.balance_p + self.credit_limit_p - self.held_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +162,13 @@ class LedgerLine:
 def post(session: Session, postings: Sequence[Posting]) -> None:
     """Append transactions and move the balances of their locked accounts.
 
-    The caller writes the accounts (`funds.write`) in the same transaction.
+    Holds that end with them have been taken off the accounts and written (`funds.write`) before.
     """
     entries = []
     for posting in postings:
         assert sum(entry.amount_p for entry in posting.entries) == 0
         for entry in posting.entries:
-            entry.account.balance_p += entry.amount_p
-            entries.append(_entry_row(posting.id, entry))
+            entries.append(_entry_row(posting.id, entry, _granted_p(entry)))
     if not postings:
         return
     session.execute(
@@ -140,13 +184,16 @@ def post(session: Session, postings: Sequence[Posting]) -> None:
                 "from_ms": posting.tick.from_ms if posting.tick else None,
                 "to_ms": posting.tick.to_ms if posting.tick else None,
                 "rate_p_per_hour": posting.tick.rate_p_per_hour if posting.tick else None,
+                "corrects_id": posting.corrects_id,
                 "reason": posting.reason,
                 "author": posting.author,
             }
             for posting in postings
         ],
     )
-    session.execute(insert(LedgerEntry).execution_options(render_nulls=True), entries)
+    session.execute(
+        _INSERT_ENTRIES, {name: [row[name] for row in entries] for name in _ENTRY_COLUMNS}
+    )
 
 
 def top_up(
@@ -184,7 +231,6 @@ def top_up(
         idempotency_key=idempotency_key,
     )
     post(session, [posting])
-    funds.write(session, [account, accounts.by_kind["funding"]])
     return session.get_one(LedgerTransaction, posting.id)
 
 
@@ -195,11 +241,17 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
         NotFound: no such tenant.
     """
     row = session.execute(
-        select(Account.balance_p, Account.held_p).where(Account.tenant_id == tenant_id)
+        select(
+            Account.balance_p,
+            Account.granted_p,
+            Account.held_p,
+            Account.terms,
+            Account.credit_limit_p,
+        ).where(Account.tenant_id == tenant_id)
     ).one_or_none()
     if row is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
-    return Balance(balance_p=row.balance_p, held_p=row.held_p)
+    return Balance(**row._mapping)
 
 
 def lines(
@@ -266,12 +318,23 @@ def _topped_up(
     return transaction
 
 
-def _entry_row(transaction_id: uuid.UUID, entry: Entry) -> dict[str, object]:
+def _granted_p(entry: Entry) -> int:
+    """Move the balance of the entry's account; return the part that is given money."""
+    account, granted_p = entry.account, entry.granted_p
+    if entry.amount_p < 0 and account.kind == "tenant":
+        granted_p = -min(account.granted_p, -entry.amount_p)
+    account.balance_p += entry.amount_p
+    account.granted_p += granted_p
+    return granted_p
+
+
+def _entry_row(transaction_id: uuid.UUID, entry: Entry, granted_p: int) -> dict[str, object]:
     line = entry.line
     return {
         "transaction_id": transaction_id,
         "account_id": entry.account.account_id,
         "amount_p": entry.amount_p,
+        "granted_p": granted_p,
         "token_class": line.token_class if line else None,
         "tokens": line.tokens if line else None,
         "rate_p": line.rate_p if line else None,

@@ -23,7 +23,24 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, uuid7
 from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.rating import STANDARD
 from controlplane.tenants.models import ApiKey, Tenant
+
+# What a ledger transaction is. Money comes in by top_up, grant and payment; goes by charge (of
+# tokens), gpu_time, storage and commitment; comes back by refund, credit_note and waiver.
+KINDS = (
+    "top_up",
+    "grant",
+    "payment",
+    "charge",
+    "gpu_time",
+    "storage",
+    "commitment",
+    "refund",
+    "credit_note",
+    "waiver",
+    "adjustment",
+)
 
 
 class BalanceType(TypeDecorator[int]):
@@ -37,18 +54,31 @@ class BalanceType(TypeDecorator[int]):
 
 
 class Account(Base):
-    """A sum of entries. `tenant` accounts hold prepaid credit; `revenue` and `funding` are ours.
+    """A sum of entries. `tenant` accounts are the customers' money, the other kinds are ours.
 
-    `balance_p` is the sum of the account's entries; `held_p` the sum of its open holds. What may
-    be spent is `balance_p - held_p`, never below zero at any commit.
+    `balance_p` is the sum of the account's entries and `granted_p` the part of it that was given,
+    not paid: only entries move them, the database refuses anything else. `held_p` is the sum of the
+    open holds. What may be spent, `balance_p + credit_limit_p - held_p`, is never below zero at any
+    commit; only `postpaid` accounts have a credit limit.
     """
 
     __tablename__ = "accounts"
     __table_args__ = (
-        CheckConstraint("kind IN ('tenant', 'revenue', 'funding')", name="kind"),
+        CheckConstraint(
+            "kind IN ('tenant', 'revenue', 'funding', 'promotion', 'adjustments', 'tax')",
+            name="kind",
+        ),
         CheckConstraint("(kind = 'tenant') = (tenant_id IS NOT NULL)", name="owner"),
         CheckConstraint("held_p >= 0", name="held_not_negative"),
-        CheckConstraint("kind <> 'tenant' OR balance_p - held_p >= 0", name="not_overspent"),
+        CheckConstraint(
+            "kind <> 'tenant' OR balance_p + credit_limit_p - held_p >= 0", name="not_overspent"
+        ),
+        CheckConstraint("granted_p >= 0", name="granted_not_negative"),
+        CheckConstraint("terms IN ('prepaid', 'postpaid')", name="terms"),
+        CheckConstraint(
+            "credit_limit_p >= 0 AND (terms = 'postpaid' OR credit_limit_p = 0)",
+            name="credit_is_postpaid",
+        ),
         Index(
             "uq_accounts_platform", "kind", unique=True, postgresql_where=text("tenant_id IS NULL")
         ),
@@ -58,7 +88,10 @@ class Account(Base):
     kind: Mapped[str]
     tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Tenant.id), unique=True)
     balance_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    granted_p: Mapped[int] = mapped_column(BalanceType, default=0)
     held_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    terms: Mapped[str] = mapped_column(default="prepaid")
+    credit_limit_p: Mapped[int] = mapped_column(BalanceType, default=0)
 
 
 class GatewayEpoch(Base):
@@ -94,6 +127,7 @@ class Hold(Base):
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     epoch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gateway_epochs.id"))
     price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    band: Mapped[str] = mapped_column(default=STANDARD)
     amount_p: Mapped[int] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
@@ -107,7 +141,7 @@ class LedgerTransaction(Base):
 
     __tablename__ = "ledger_transactions"
     __table_args__ = (
-        CheckConstraint("kind IN ('top_up', 'charge', 'gpu_time')", name="kind"),
+        CheckConstraint(f"kind IN {KINDS}", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
         CheckConstraint(
             "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
@@ -116,6 +150,7 @@ class LedgerTransaction(Base):
             name="gpu_time_explained",
         ),
         CheckConstraint("from_ms >= 0 AND from_ms < to_ms", name="gpu_time_forward"),
+        CheckConstraint("reason <> '' AND author <> ''", name="told"),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
     )
@@ -132,17 +167,28 @@ class LedgerTransaction(Base):
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)
     rate_p_per_hour: Mapped[int | None] = mapped_column(BigInteger)
+    # What a refund, credit note or waiver takes back.
+    corrects_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("ledger_transactions.id"), index=True
+    )
     reason: Mapped[str]
     author: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 class LedgerEntry(Base):
-    """One movement on one account, in p$; positive credits the account."""
+    """One movement on one account, in p$; positive credits the account.
+
+    `granted_p` is the part of it that moves given money. The entries that one statement adds to a
+    transaction sum to zero, or the database refuses them.
+    """
 
     __tablename__ = "ledger_entries"
     __table_args__ = (
         CheckConstraint("amount_p <> 0", name="amount_not_zero"),
+        CheckConstraint(
+            "granted_p BETWEEN least(amount_p, 0) AND greatest(amount_p, 0)", name="granted_is_part"
+        ),
         CheckConstraint(
             "token_class IS NULL OR token_class IN ('hit', 'miss', 'output')", name="token_class"
         ),
@@ -162,6 +208,7 @@ class LedgerEntry(Base):
     )
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     amount_p: Mapped[int] = mapped_column(BigInteger)
+    granted_p: Mapped[int] = mapped_column(BigInteger, default=0)
     token_class: Mapped[str | None]
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     rate_p: Mapped[int | None] = mapped_column(BigInteger)

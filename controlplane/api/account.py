@@ -28,10 +28,13 @@ router = APIRouter(tags=["account"])
 @router.get("/v1/user/balance", include_in_schema=False)
 def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
     """Show what may still be spent, in DeepSeek's shape."""
-    available_p = ledger.balance(session, tenant_id=tenant.tenant_id).available_p
-    available_usd = p_to_usd(available_p)
+    balance = ledger.balance(session, tenant_id=tenant.tenant_id)
+    available_p = balance.available_p
+    granted_p = min(balance.granted_p, available_p)
     info = BalanceInfo(
-        total_balance=available_usd, granted_balance="0.00", topped_up_balance=available_usd
+        total_balance=p_to_usd(available_p),
+        granted_balance=p_to_usd(granted_p),
+        topped_up_balance=p_to_usd(available_p - granted_p),
     )
     return UserBalance(is_available=available_p > 0, balance_infos=[info])
 

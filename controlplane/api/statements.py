@@ -17,12 +17,17 @@ from controlplane.usage.models import UsageEvent
 
 
 class BalanceOut(BaseModel):
-    """A tenant's money: what is there, what is set aside for running requests, what is left."""
+    """A tenant's money: what is there and how much of it was given, what is set aside for running
+    requests, what may be spent."""
 
     balance_usd: str
     balance_p: str
+    granted_usd: str
+    granted_p: str
     held_usd: str
     held_p: str
+    terms: str
+    credit_limit_usd: str
     available_usd: str
     available_p: str
 
@@ -31,8 +36,12 @@ class BalanceOut(BaseModel):
         return cls(
             balance_usd=p_to_usd(balance.balance_p),
             balance_p=str(balance.balance_p),
+            granted_usd=p_to_usd(balance.granted_p),
+            granted_p=str(balance.granted_p),
             held_usd=p_to_usd(balance.held_p),
             held_p=str(balance.held_p),
+            terms=balance.terms,
+            credit_limit_usd=p_to_usd(balance.credit_limit_p),
             available_usd=p_to_usd(balance.available_p),
             available_p=str(balance.available_p),
         )

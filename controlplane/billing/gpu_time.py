@@ -191,7 +191,6 @@ def _charge(session: Session, due: Sequence[GpuInterval], now: datetime) -> int:
         if decided.waived_p:
             _tell("insufficient_balance", interval.replica, waived_p=decided.waived_p)
     ledger.post(session, postings)
-    funds.write(session, [*accounts.by_tenant.values(), *accounts.by_kind.values()])
     session.flush()
     return charged
 

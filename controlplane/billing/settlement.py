@@ -41,6 +41,7 @@ _COPIED = (
     "started_at",
     "first_token_at",
     "finished_at",
+    "band",
 )
 
 
@@ -139,9 +140,9 @@ def _settle_batch(session: Session, rows: Sequence[StagedUsage]) -> None:
             insert(UsageEvent).execution_options(render_nulls=True),
             [_event(charge) for charge in charges],
         )
-        ledger.post(session, [_posting(c, accounts) for c in charges if c.bill.charge_p])
         _end_holds(session, charges)
-        funds.write(session, [*accounts.by_tenant.values(), *accounts.by_kind.values()])
+        funds.write(session, accounts.by_tenant.values())
+        ledger.post(session, [_posting(c, accounts) for c in charges if c.bill.charge_p])
     session.execute(
         delete(StagedUsage)
         .where(StagedUsage.request_id.in_(request_ids))

@@ -111,6 +111,7 @@ class Admission:
             streamed=request.stream,
             price_version_id=price.version_id,
             started_at_us=started_at_us,
+            band=price.band,
         )
         meter = Meter(self._journal, self._shipper, opened)
         return Admitted(plan, route, price, meter, max_model_len)

@@ -6,16 +6,18 @@ settlement (the charge after it), so that both speak of the same price; GPU time
 
 import uuid
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 MS_PER_HOUR = 3_600_000
+# The band of a price that is the same at every hour.
+STANDARD: Final = "standard"
 
 TokenClass = Literal["hit", "miss", "output"]
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One price version. Rates are p$ per token; the book keeps hit <= miss."""
+    """One band of a price version. Rates are p$ per token; the book keeps hit <= miss."""
 
     version_id: uuid.UUID
     model: str
@@ -23,6 +25,7 @@ class Price:
     hit_rate_p: int
     miss_rate_p: int
     output_rate_p: int
+    band: str = STANDARD
 
 
 @dataclass(frozen=True, slots=True)

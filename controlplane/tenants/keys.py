@@ -21,6 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.errors import NotFound
+from controlplane.tenants import projects
 from controlplane.tenants.models import AdminKey, ApiKey, Tenant
 
 KeyKind = Literal["dsf", "dsa"]
@@ -51,6 +52,7 @@ class Principal:
     """Who is calling: proven by a live key of an active tenant."""
 
     tenant_id: uuid.UUID
+    project_id: uuid.UUID
     api_key_id: uuid.UUID
 
 
@@ -66,18 +68,26 @@ def parse(token: str) -> ParsedKey | None:
 
 
 def issue(
-    session: Session, pepper: bytes, *, tenant_id: uuid.UUID, name: str
+    session: Session,
+    pepper: bytes,
+    *,
+    tenant_id: uuid.UUID,
+    name: str,
+    project_id: uuid.UUID | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key of a tenant; the token is returned here and never again.
+    """Make a key of a tenant's project, the default one unless told; the token is returned here
+    and never again.
 
     Raises:
-        NotFound: no such tenant.
+        NotFound: no such tenant, or no such project of it.
     """
     if session.get(Tenant, tenant_id) is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
+    project = projects.get(session, tenant_id=tenant_id, project_id=project_id)
     parsed = _new_token("dsf")
     key = ApiKey(
         tenant_id=tenant_id,
+        project_id=project.id,
         public_id=parsed.public_id,
         digest=_digest(pepper, parsed.token),
         name=name,
@@ -102,7 +112,7 @@ def authenticate(session: Session, pepper: bytes, token: str) -> Principal | Non
     if parsed is None or parsed.kind != "dsf":
         return None
     row = session.execute(
-        select(ApiKey.tenant_id, ApiKey.id, ApiKey.digest)
+        select(ApiKey.tenant_id, ApiKey.project_id, ApiKey.id, ApiKey.digest)
         .join(Tenant, Tenant.id == ApiKey.tenant_id)
         .where(
             ApiKey.public_id == parsed.public_id,
@@ -114,7 +124,7 @@ def authenticate(session: Session, pepper: bytes, token: str) -> Principal | Non
     if not hmac.compare_digest(_digest(pepper, token), row.digest if row else _NO_DIGEST):
         return None
     assert row is not None
-    return Principal(tenant_id=row.tenant_id, api_key_id=row.id)
+    return Principal(tenant_id=row.tenant_id, project_id=row.project_id, api_key_id=row.id)
 
 
 def authenticate_admin(session: Session, pepper: bytes, token: str) -> AdminKey | None:

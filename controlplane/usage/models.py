@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base
 from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.rating import STANDARD
 from controlplane.tenants.models import ApiKey
 
 
@@ -42,6 +43,7 @@ class _UsageColumns:
     first_token_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    band: Mapped[str] = mapped_column(default=STANDARD)
 
 
 class StagedUsage(_UsageColumns, Base):

@@ -26,6 +26,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     streamed: bool
     price_version_id: uuid.UUID
     started_at_us: int
+    band: str = "standard"
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="p"):

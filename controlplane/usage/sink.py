@@ -69,6 +69,7 @@ def _row(trace: Trace) -> dict[str, object]:
         "first_token_at": _moment(trace.first_token_at_us),
         "finished_at": _moment(trace.finished_at_us),
         "price_version_id": opened.price_version_id,
+        "band": opened.band,
     }
 
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from controlplane.accounts import epochs, holds, ledger, opening
+from controlplane.accounts import epochs, funds, holds, ledger, opening
 from controlplane.accounts.bounds import HoldPlan
 from controlplane.accounts.holds import HoldRequest
+from controlplane.accounts.ledger import Entry, Posting
 from controlplane.billing import settlement
 from controlplane.billing.books import BooksReport, check_books
 from controlplane.db import open_engine, session_factory, uuid7
@@ -33,6 +34,7 @@ class Customer:
     """A tenant with one key."""
 
     tenant_id: uuid.UUID
+    project_id: uuid.UUID
     api_key_id: uuid.UUID
     token: str
 
@@ -53,7 +55,7 @@ class Shop:
         with self.sessions.begin() as session:
             tenant = opening.create_tenant(session, name=f"tenant {uuid7()}")
             key, token = keys.issue(session, PEPPER, tenant_id=tenant.id, name="key")
-            customer = Customer(tenant.id, key.id, token)
+            customer = Customer(tenant.id, key.project_id, key.id, token)
         if balance_p:
             self.top_up(customer, balance_p)
         return customer
@@ -67,6 +69,14 @@ class Shop:
                 reason="test",
                 author="test",
             )
+
+    def use_up(self, tenant_id: uuid.UUID) -> None:
+        """Take everything off a tenant's account."""
+        with self.sessions.begin() as session:
+            accounts = funds.lock(session, tenant_ids=[tenant_id], platform=["adjustments"])
+            account, ours = accounts.by_tenant[tenant_id], accounts.by_kind["adjustments"]
+            entries = [Entry(account, -account.balance_p), Entry(ours, account.balance_p)]
+            ledger.post(session, [Posting("adjustment", tenant_id, entries, "used up", "test")])
 
     def request(
         self,

@@ -63,4 +63,4 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
     with engine.connect() as connection:
         kinds = connection.scalars(text("SELECT kind FROM accounts ORDER BY kind")).all()
     engine.dispose()
-    assert kinds == ["funding", "revenue"]
+    assert kinds == ["adjustments", "funding", "promotion", "revenue", "tax"]

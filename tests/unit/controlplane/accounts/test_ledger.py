@@ -72,7 +72,7 @@ def test_balances_beyond_bigint_stay_exact(shop: Shop) -> None:
 
 def test_no_top_up_for_an_unknown_tenant(shop: Shop) -> None:
     with pytest.raises(NotFound):
-        top_up(shop, Customer(uuid.uuid4(), uuid.uuid4(), ""), 5)
+        top_up(shop, Customer(uuid.uuid4(), uuid.uuid4(), uuid.uuid4(), ""), 5)
 
 
 @pytest.mark.parametrize("table", ["ledger_entries", "ledger_transactions", "usage_events"])
@@ -98,9 +98,22 @@ def test_the_database_refuses_an_unbalanced_transaction(shop: Shop) -> None:
             text("SELECT id FROM accounts WHERE tenant_id = :id"), {"id": customer.tenant_id}
         ).scalar_one()
         row = {"transaction_id": entry.transaction_id, "account_id": account_id, "amount_p": 1}
-        session.execute(insert(LedgerEntry), [row])
         with pytest.raises(exc.IntegrityError, match="does not sum to zero"):
-            session.commit()
+            session.execute(insert(LedgerEntry), [row])
+
+
+def test_the_database_refuses_a_balance_without_entries(shop: Shop) -> None:
+    customer = shop.customer(10)
+    for change in (
+        "UPDATE accounts SET balance_p = balance_p + 1 WHERE tenant_id = :id",
+        "UPDATE accounts SET granted_p = 1 WHERE tenant_id = :id",
+        "DELETE FROM accounts WHERE tenant_id = :id",
+    ):
+        with (
+            shop.sessions() as session,
+            pytest.raises(exc.IntegrityError, match=r"only ledger entries|append-only"),
+        ):
+            session.execute(text(change), {"id": customer.tenant_id})
 
 
 def test_lines_page_backwards_without_gaps(shop: Shop) -> None:

@@ -10,7 +10,6 @@ from support.orders import DEDICATED, PUBLIC_KEY, stock
 from support.rest_orders import change, order, ordered, refused
 from support.shop import Customer, Shop
 
-from controlplane.accounts.models import Account
 from controlplane.deployments import rows
 from controlplane.deployments.models import OfferedConfiguration
 
@@ -103,6 +102,4 @@ def sell_no_more(shop: Shop) -> None:
 def use_up_the_money(shop: Shop, made: dict[str, Any]) -> None:
     with shop.sessions.begin() as session:
         rows.stop_for_funds(session, {uuid.UUID(made["id"])})
-        tenant_id = uuid.UUID(made["tenant_id"])
-        account = session.query(Account).filter(Account.tenant_id == tenant_id).one()
-        account.balance_p = 0
+    shop.use_up(uuid.UUID(made["tenant_id"]))

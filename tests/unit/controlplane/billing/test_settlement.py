@@ -166,7 +166,7 @@ def test_one_poisoned_row_does_not_hold_up_the_others(shop: Shop) -> None:
 def test_a_row_with_anothers_key_is_rejected_by_the_database(shop: Shop) -> None:
     customer, other = shop.customer(BALANCE_P), shop.customer()
     request_id = uuid7()
-    mixed = Customer(customer.tenant_id, other.api_key_id, "")
+    mixed = Customer(customer.tenant_id, other.project_id, other.api_key_id, "")
     shop.stage(shop.trace(mixed, request_id, TokenUsage()))
     shop.settle()
     with shop.sessions.begin() as session:

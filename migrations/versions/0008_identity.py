@@ -1,0 +1,12 @@
+"""People, roles, machine tokens, model aliases, idempotent requests."""
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
