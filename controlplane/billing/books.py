@@ -40,8 +40,11 @@ _RULES = {
         ) t ON t.account_id = a.id
         LEFT JOIN (
             SELECT e.tenant_id, sum(e.hit_tokens * p.hit_rate_p + e.miss_tokens * p.miss_rate_p
-                                    + e.output_tokens * p.output_rate_p) AS sum_p
-            FROM usage_events e JOIN price_versions p ON p.id = e.price_version_id
+                                    + e.output_tokens * p.output_rate_p
+                                    + CASE WHEN e.hit_tokens + e.miss_tokens + e.output_tokens > 0
+                                      THEN p.request_rate_p ELSE 0 END) AS sum_p
+            FROM usage_events e
+            JOIN price_rates p ON p.version_id = e.price_version_id AND p.band = e.band
             GROUP BY e.tenant_id
         ) u ON u.tenant_id = a.tenant_id
         LEFT JOIN (
