@@ -19,6 +19,7 @@ from controlplane.api import (
     gpu_prices,
     keys,
     prices,
+    reconcile,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -34,6 +35,7 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    reconcile.router,
 )
 TENANT_ROUTERS = (account.router, deployments.router)
 
