@@ -24,7 +24,8 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing import settlement
+from controlplane.billing.gpu import intervals, stops
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
@@ -136,14 +137,14 @@ def release_dead() -> None:
 def meter_gpu_time() -> None:
     """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
     try:
-        proofs = gpu_time.proofs(_store())
-        if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
-            gpu_time.acknowledge(_store(), proofs)
+        proofs = intervals.proofs(_store())
+        if _tick(lambda session: intervals.extend(session, proofs, datetime.now(UTC))):
+            intervals.acknowledge(_store(), proofs)
     except RedisError:
         _log.warning("store_unavailable")
-    while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
+    while _tick(lambda session: intervals.charge(session, datetime.now(UTC))):
         pass
-    _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+    _tick(lambda session: stops.stop_broke(session, datetime.now(UTC)))
 
 
 @app.task

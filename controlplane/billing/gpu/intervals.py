@@ -2,7 +2,7 @@
 
 `extend` writes down what was proven; `charge` moves money for it, a minute at a time. A charge, its
 ledger rows and the interval's new figures commit together, so a crash anywhere changes no sum.
-Time that the account does not cover is waived and told to the operator; `gpu_stops` ends what costs
+Time that the account does not cover is waived and told to the operator; `stops` ends what costs
 it.
 """
 
@@ -21,7 +21,7 @@ from controlplane.accounts import funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
 from controlplane.accounts.models import Account
-from controlplane.billing.gpu_ticks import PATIENCE_MS, TICK_MS, Life, Tick, extended, tick
+from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS, Life, Tick, extended, tick
 from controlplane.crd.base import Path
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Numeric, Select, case, cast, func, or_, se
 from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account
-from controlplane.billing.gpu_ticks import PATIENCE_MS, TICK_MS
-from controlplane.billing.gpu_time import UNBILLED_MS
+from controlplane.billing.gpu.intervals import UNBILLED_MS
+from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing.rating import MS_PER_HOUR
