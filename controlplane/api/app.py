@@ -19,6 +19,7 @@ from controlplane.api import (
     gpu_prices,
     keys,
     prices,
+    storage_prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -32,6 +33,7 @@ ADMIN_ROUTERS = (
     keys.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
 )

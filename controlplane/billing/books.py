@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from controlplane.billing.gpu import rules as gpu_rules
+
 # Each selects what breaks the rule: whose, what is written, what it should be.
 _RULES = {
     "all entries sum to zero": """
@@ -29,14 +31,14 @@ _RULES = {
             WHERE state = 'open' GROUP BY account_id
         ) h ON h.account_id = a.id
         WHERE a.held_p <> coalesce(h.sum_p, 0)""",
-    "a tenant's balance is top-ups less usage x price and GPU time": """
+    "a tenant's balance is top-ups less usage x price, GPU time and storage": """
         SELECT a.id::text, a.balance_p,
                coalesce(t.sum_p, 0) - coalesce(u.sum_p, 0) - coalesce(g.sum_p, 0)
         FROM accounts a
         LEFT JOIN (
             SELECT e.account_id, sum(e.amount_p) AS sum_p
             FROM ledger_entries e JOIN ledger_transactions l ON l.id = e.transaction_id
-            WHERE l.kind = 'top_up' GROUP BY e.account_id
+            WHERE l.kind NOT IN ('charge', 'gpu_time', 'storage') GROUP BY e.account_id
         ) t ON t.account_id = a.id
         LEFT JOIN (
             SELECT e.tenant_id, sum(e.hit_tokens * p.hit_rate_p + e.miss_tokens * p.miss_rate_p
@@ -45,37 +47,14 @@ _RULES = {
             GROUP BY e.tenant_id
         ) u ON u.tenant_id = a.tenant_id
         LEFT JOIN (
-            SELECT tenant_id, sum(billed_p) AS sum_p FROM gpu_intervals GROUP BY tenant_id
+            SELECT tenant_id, sum(billed_p) AS sum_p FROM (
+                SELECT tenant_id, billed_p FROM gpu_intervals
+                UNION ALL SELECT tenant_id, billed_p FROM volume_intervals
+            ) AS intervals GROUP BY tenant_id
         ) g ON g.tenant_id = a.tenant_id
         WHERE a.kind = 'tenant' AND a.balance_p
             <> coalesce(t.sum_p, 0) - coalesce(u.sum_p, 0) - coalesce(g.sum_p, 0)""",
-    "a GPU interval is paid or waived to the millisecond": """
-        SELECT id::text, billed_p + waived_p, div(rate_p_per_hour::numeric * billed_ms, 3600000)
-        FROM gpu_intervals
-        WHERE billed_p + waived_p <> div(rate_p_per_hour::numeric * billed_ms, 3600000)""",
-    "no GPU time is billed beyond its proof": """
-        SELECT id::text, billed_ms, proven_ms FROM gpu_intervals WHERE billed_ms > proven_ms""",
-    "a GPU interval's charge is what the ledger moved": """
-        SELECT coalesce(i.id, l.interval_id)::text, coalesce(i.billed_p, 0), coalesce(l.sum_p, 0)
-        FROM gpu_intervals i FULL JOIN (
-            SELECT t.interval_id, sum(e.amount_p) AS sum_p
-            FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-            WHERE t.kind = 'gpu_time' AND e.amount_p > 0 GROUP BY t.interval_id
-        ) l ON l.interval_id = i.id
-        WHERE coalesce(i.billed_p, 0) <> coalesce(l.sum_p, 0)""",
-    "a GPU charge is at most rate x time": """
-        SELECT t.id::text, e.amount_p,
-               div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-               - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)
-        FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-        WHERE t.kind = 'gpu_time' AND e.amount_p
-            > div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-            - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)""",
-    "no two GPU charges pay for the same time": """
-        SELECT id::text, from_ms, earlier FROM (
-            SELECT id, from_ms, lag(to_ms) OVER (PARTITION BY interval_id ORDER BY to_ms) AS earlier
-            FROM ledger_transactions WHERE kind = 'gpu_time'
-        ) AS ticks WHERE from_ms < earlier""",
+    **gpu_rules.RULES,
     "a usage row's charge is what the ledger moved": """
         SELECT u.request_id::text, u.charge_p, coalesce(l.sum_p, 0)
         FROM usage_events u LEFT JOIN (

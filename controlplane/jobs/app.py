@@ -11,7 +11,6 @@ piles up while no worker runs.
 import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import cache
 
 from celery import Celery
@@ -25,7 +24,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
 from controlplane.billing import settlement
-from controlplane.billing.gpu import intervals, stops
+from controlplane.billing.gpu import metering
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
@@ -135,16 +134,12 @@ def release_dead() -> None:
 
 @app.task
 def meter_gpu_time() -> None:
-    """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
+    """Write down which time was proven, charge what is due, stop what cannot be paid."""
     try:
-        proofs = intervals.proofs(_store())
-        if _tick(lambda session: intervals.extend(session, proofs, datetime.now(UTC))):
-            intervals.acknowledge(_store(), proofs)
+        metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    while _tick(lambda session: intervals.charge(session, datetime.now(UTC))):
-        pass
-    _tick(lambda session: stops.stop_broke(session, datetime.now(UTC)))
+    metering.charge(_tick)
 
 
 @app.task

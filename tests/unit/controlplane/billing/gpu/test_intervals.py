@@ -287,7 +287,7 @@ def test_forged_gpu_sums_are_found(meter: Meter) -> None:
         session.execute(text(forge))
     found = meter.shop.books().violations
     assert {it.split(":")[0] for it in found} == {
-        "a tenant's balance is top-ups less usage x price and GPU time",
+        "a tenant's balance is top-ups less usage x price, GPU time and storage",
         "a GPU interval's charge is what the ledger moved",
     }
 
