@@ -144,7 +144,7 @@ class LedgerTransaction(Base):
         CheckConstraint(f"kind IN {KINDS}", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
         CheckConstraint(
-            "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
+            "(kind IN ('gpu_time', 'storage')) = (interval_id IS NOT NULL)"
             " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
             " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)",
             name="gpu_time_explained",
@@ -172,7 +172,7 @@ class LedgerTransaction(Base):
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
-    # GPU time: the replica's interval, and the part of its proven life that this pays for.
+    # GPU time and storage: the interval, and the part of its proven life that this pays for.
     interval_id: Mapped[uuid.UUID | None]
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)

@@ -20,6 +20,7 @@ from controlplane.api import (
     keys,
     prices,
     reconcile,
+    storage_prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -33,6 +34,7 @@ ADMIN_ROUTERS = (
     keys.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
     reconcile.router,

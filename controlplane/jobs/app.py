@@ -24,7 +24,8 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing import settlement
+from controlplane.billing.gpu import metering
 from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
@@ -172,16 +173,12 @@ def find_unwitnessed() -> None:
 
 @app.task
 def meter_gpu_time() -> None:
-    """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
+    """Write down which time was proven, charge what is due, stop what cannot be paid."""
     try:
-        proofs = gpu_time.proofs(_store())
-        if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
-            gpu_time.acknowledge(_store(), proofs)
+        metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
-        pass
-    _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+    metering.charge(_tick)
 
 
 @app.task
