@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
 from controlplane.accounts import models as accounts_models
+from controlplane.billing.invoices import models as invoice_models
 from controlplane.db import Base, open_engine
 from controlplane.deployments import models as deployments_models
 from controlplane.errors import StartupError
@@ -29,6 +30,7 @@ _OWNERS = (
     accounts_models,
     usage_models,
     deployments_models,
+    invoice_models,
 )
 
 

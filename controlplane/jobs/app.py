@@ -10,6 +10,7 @@ piles up while no worker runs.
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +26,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
 from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
@@ -38,6 +41,9 @@ SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
+INVOICE_SECONDS = 10.0
+# Invoices wait for the next tick after that long: charges wait behind them.
+INVOICING_SECONDS = 2.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -72,6 +78,11 @@ app.conf.update(
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "invoice": {
+            "task": "controlplane.jobs.app.invoice",
+            "schedule": INVOICE_SECONDS,
+            "options": {"expires": INVOICE_SECONDS},
         },
     },
 )
@@ -144,6 +155,19 @@ def meter_gpu_time() -> None:
     while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
         pass
     _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+
+
+@app.task
+def invoice() -> None:
+    """Begin and end months, and make invoices final whose grace is over."""
+    now, until = datetime.now(UTC), time.monotonic() + INVOICING_SECONDS
+    while _tick(lambda session: lifecycle.begin_months(session, now)):
+        pass
+    _tick(lambda session: lifecycle.end_months(session, now))
+    while time.monotonic() < until and _tick(
+        lambda session: lifecycle.finish_next(session, now, Seller.of(_settings))
+    ):
+        pass
 
 
 @app.task
