@@ -10,6 +10,7 @@ piles up while no worker runs.
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +27,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from controlplane import log
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
+from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
@@ -44,6 +47,9 @@ FIND_SECONDS = 60.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
+INVOICE_SECONDS = 10.0
+# Invoices wait for the next tick after that long: charges wait behind them.
+INVOICING_SECONDS = 2.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -88,6 +94,11 @@ app.conf.update(
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "invoice": {
+            "task": "controlplane.jobs.app.invoice",
+            "schedule": INVOICE_SECONDS,
+            "options": {"expires": INVOICE_SECONDS},
         },
     },
 )
@@ -179,6 +190,19 @@ def meter_gpu_time() -> None:
     except RedisError:
         _log.warning("store_unavailable")
     metering.charge(_tick)
+
+
+@app.task
+def invoice() -> None:
+    """Begin and end months, and make invoices final whose grace is over."""
+    now, until = datetime.now(UTC), time.monotonic() + INVOICING_SECONDS
+    while _tick(lambda session: lifecycle.begin_months(session, now)):
+        pass
+    _tick(lambda session: lifecycle.end_months(session, now))
+    while time.monotonic() < until and _tick(
+        lambda session: lifecycle.finish_next(session, now, Seller.of(_settings))
+    ):
+        pass
 
 
 @app.task
