@@ -19,6 +19,9 @@ RELEASED_HOLDS = Counter(
     "flashplane_released_holds", "Holds of dead gateways released without a bill"
 )
 USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")
+USAGE_STRAYS = Gauge(
+    "flashplane_usage_strays", "Settled requests whose id is of no month: a clock was wrong"
+)
 GPU_TIME_PICODOLLARS = Counter(
     "flashplane_gpu_time_picodollars", "Sum of all charges of GPU time, in p$"
 )
