@@ -18,6 +18,7 @@ from controlplane.api import (
     errors,
     gpu_prices,
     keys,
+    organization,
     prices,
     tenants,
 )
@@ -34,8 +35,9 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    organization.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (account.router, deployments.router, organization.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

@@ -87,6 +87,13 @@ class Filters:
     api_key_ids: Collection[uuid.UUID] = field(default=())
     models: Collection[str] = field(default=())
 
+    def __bool__(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.project_ids or self.api_key_ids or self.models)
+
+
+EVERYTHING: Final = Filters()
+
 
 def roll_up(session: Session, limit: int = 10_000) -> int:
     """Move at most `limit` deltas into the roll-ups, oldest first; return how many.
@@ -119,7 +126,7 @@ def sums(
     until: datetime,
     width: timedelta,
     group_by: Sequence[str] = (),
-    filters: Filters = Filters(),
+    filters: Filters = EVERYTHING,
 ) -> Sequence[Row[Any]]:
     """Return a tenant's usage from `since` until before `until` by `bucket`, then by `group_by`.
 
