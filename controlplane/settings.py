@@ -122,6 +122,12 @@ class Settings(BaseSettings):
         description="secrets that payment events are signed with, as JSON: two while one is"
         " replaced; none: no event is taken",
     )
+    usage_retention_days: int = Field(
+        default=400,
+        ge=32,
+        description="how long single requests and sums by the minute are kept; sums by the hour,"
+        " invoices and the ledger stay for ever",
+    )
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )

@@ -164,6 +164,13 @@ class LedgerTransaction(Base):
         ),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
+        # What else cost money: charges of tokens, by far the most, are summed up elsewhere.
+        Index(
+            "ix_ledger_transactions_costs",
+            "tenant_id",
+            "created_at",
+            postgresql_where=text("kind <> 'charge'"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)

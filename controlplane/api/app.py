@@ -18,6 +18,7 @@ from controlplane.api import (
     errors,
     gpu_prices,
     keys,
+    organization,
     prices,
     reconcile,
     storage_prices,
@@ -38,8 +39,9 @@ ADMIN_ROUTERS = (
     admin_deployments.router,
     books.router,
     reconcile.router,
+    organization.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (account.router, deployments.router, organization.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
