@@ -5,6 +5,7 @@ import uuid
 from fastapi import APIRouter
 
 from controlplane.accounts import ledger
+from controlplane.api.contract import Contract
 from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, State, Tenant, page
 from controlplane.api.keys import issued, listed
 from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
@@ -21,7 +22,7 @@ from controlplane.money import p_to_usd
 from controlplane.tenants import keys
 from controlplane.usage import events
 
-router = APIRouter(tags=["account"])
+router = APIRouter(tags=["account"], route_class=Contract)
 
 
 @router.get("/user/balance")

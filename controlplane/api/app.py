@@ -14,6 +14,7 @@ from controlplane.api import (
     account,
     admin_deployments,
     books,
+    contract,
     deployments,
     errors,
     gpu_prices,
@@ -21,8 +22,10 @@ from controlplane.api import (
     prices,
     tenants,
 )
-from controlplane.api.deps import ApiState
+from controlplane.api.callers import Prover
+from controlplane.api.oidc import Verifier
 from controlplane.api.schemas import ErrorBody, Health
+from controlplane.api.state import ApiState
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms
 from controlplane.settings import Settings
@@ -39,12 +42,16 @@ TENANT_ROUTERS = (account.router, deployments.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
-    """Return the platform admins' REST API."""
+    """Return the platform admins' REST API.
+
+    Raises:
+        StartupError: a route is in no policy, or the identity provider's settings make no sense.
+    """
     return _create(settings, "Flashplane admin API", ADMIN_ROUTERS)
 
 
 def create_tenant_app(settings: Settings) -> FastAPI:
-    """Return the tenants' REST API."""
+    """Return the tenants' REST API; raises as `create_admin_app` does."""
     return _create(settings, "Flashplane account API", TENANT_ROUTERS)
 
 
@@ -68,10 +75,12 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     )
     app.state.api = ApiState(
         sessions=session_factory(engine),
-        pepper=settings.key_pepper.get_secret_value().encode(),
+        prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
         terms=Terms(settings.operator_namespace, settings.default_weights),
+        readers=contract.readers(routers),
     )
     errors.install(app)
+    contract.check(routers)
     for router in routers:
         app.include_router(router)
 
@@ -81,3 +90,9 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         return Health()
 
     return app
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    if not settings.oidc_issuer:
+        return None
+    return Verifier(settings.oidc_issuer, settings.oidc_client_id)

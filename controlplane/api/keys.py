@@ -4,12 +4,13 @@ import uuid
 
 from fastapi import APIRouter
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, Db, State
 from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
 from controlplane.tenants import keys, tenants
 from controlplane.tenants.models import ApiKey
 
-router = APIRouter(prefix="/admin/v1", tags=["keys"])
+router = APIRouter(prefix="/admin/v1", tags=["keys"], route_class=Contract)
 
 
 @router.post("/tenants/{tenant_id}/keys", status_code=201)

@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
 from controlplane.api.schemas import NewPrice, Page, PriceOut
 from controlplane.money import usd_per_million_to_rate_p
 from controlplane.pricing import book
 
-router = APIRouter(prefix="/admin/v1/prices", tags=["prices"])
+router = APIRouter(prefix="/admin/v1/prices", tags=["prices"], route_class=Contract)
 
 
 @router.get("")

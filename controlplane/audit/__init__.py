@@ -1,0 +1,1 @@
+"""What was done, by whom, in a form that cannot be changed unnoticed."""
