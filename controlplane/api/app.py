@@ -13,13 +13,17 @@ from fastapi import APIRouter, FastAPI
 from controlplane.api import (
     account,
     admin_deployments,
+    admin_keys,
     books,
     contract,
     deployments,
     errors,
     gpu_prices,
     keys,
+    members,
+    models,
     prices,
+    projects,
     tenants,
 )
 from controlplane.api.callers import Prover
@@ -32,13 +36,23 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
-    keys.router,
+    keys.admin_router,
+    projects.admin_router,
+    members.admin_router,
+    admin_keys.router,
+    models.router,
     prices.router,
     gpu_prices.router,
     admin_deployments.router,
     books.router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (
+    account.router,
+    keys.router,
+    projects.router,
+    members.router,
+    deployments.router,
+)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

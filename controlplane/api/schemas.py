@@ -16,6 +16,7 @@ from controlplane.money import (
 )
 from controlplane.pricing.book import SERVERLESS
 from controlplane.pricing.models import PriceVersion
+from controlplane.tenants.keys import ALL_SCOPES, Scope
 
 # Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
 Name = Annotated[
@@ -104,14 +105,31 @@ class TenantOut(Row):
 
 class NewKey(Body):
     name: Name = "default"
+    project_id: uuid.UUID | None = Field(None, description="null: the default project")
+    scopes: list[Scope] = Field(
+        list(ALL_SCOPES),
+        min_length=1,
+        max_length=len(ALL_SCOPES),
+        description="`inference` asks engines; on the REST API `read` is as much as a viewer,"
+        " `manage` as a developer, `own` as an owner",
+    )
+    expires_at: Moment | None = Field(None, description="null: it lives until it is revoked")
 
 
 class KeyOut(Row):
+    """A key. `last_used_at` is right within a minute or so; `replaced_by_id` is the key that takes
+    over from a rotated one."""
+
     id: uuid.UUID
     tenant_id: uuid.UUID
+    project_id: uuid.UUID
     public_id: str
     name: str
+    scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    replaced_by_id: uuid.UUID | None
     revoked_at: datetime | None
 
 

@@ -31,12 +31,14 @@ from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.tenants import answers
 
 QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
 METER_SECONDS = 5.0
+FORGET_SECONDS = 600.0
 PROJECT_SECONDS = 2.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
@@ -72,6 +74,11 @@ app.conf.update(
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "forget_answers": {
+            "task": "controlplane.jobs.app.forget_answers",
+            "schedule": FORGET_SECONDS,
+            "options": {"expires": FORGET_SECONDS},
         },
     },
 )
@@ -144,6 +151,13 @@ def meter_gpu_time() -> None:
     while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
         pass
     _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+
+
+@app.task
+def forget_answers() -> None:
+    """Remove day-old answers to requests with an Idempotency-Key, until none is left."""
+    while _tick(lambda session: answers.forget(session, datetime.now(UTC))):
+        pass
 
 
 @app.task
