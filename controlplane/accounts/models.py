@@ -151,6 +151,16 @@ class LedgerTransaction(Base):
         ),
         CheckConstraint("from_ms >= 0 AND from_ms < to_ms", name="gpu_time_forward"),
         CheckConstraint("reason <> '' AND author <> ''", name="told"),
+        CheckConstraint(
+            "CASE kind WHEN 'refund' THEN corrects_id IS NOT NULL WHEN 'waiver' THEN corrects_id IS"
+            " NOT NULL WHEN 'credit_note' THEN true ELSE corrects_id IS NULL END",
+            name="corrects",
+        ),
+        Index(
+            "ix_ledger_transactions_corrects_id",
+            "corrects_id",
+            postgresql_where=text("corrects_id IS NOT NULL"),
+        ),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
     )
@@ -167,10 +177,8 @@ class LedgerTransaction(Base):
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)
     rate_p_per_hour: Mapped[int | None] = mapped_column(BigInteger)
-    # What a refund, credit note or waiver takes back.
-    corrects_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("ledger_transactions.id"), index=True
-    )
+    # What a refund, credit note or waiver takes back; the database keeps it to what that took.
+    corrects_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("ledger_transactions.id"))
     reason: Mapped[str]
     author: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -24,6 +24,7 @@ from controlplane.api import (
     models,
     prices,
     projects,
+    reconcile,
     tenants,
 )
 from controlplane.api.callers import Prover
@@ -45,6 +46,7 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    reconcile.router,
 )
 TENANT_ROUTERS = (
     account.router,

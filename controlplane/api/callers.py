@@ -69,7 +69,16 @@ class Known:
     tenant_id = None
 
 
-Caller: TypeAlias = Staff | Member | Known
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Whoever calls a route that is open to all."""
+
+    actor = "anybody"
+    role = "public"
+    tenant_id = None
+
+
+Caller: TypeAlias = Staff | Member | Known | Nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,8 @@ class Prover:
             UnprocessableRequest: the tenant's header is no id.
             Unavailable: the identity provider cannot be asked for its keys.
         """
+        if roles == policy.PUBLIC:
+            return Nobody()
         token = _bearer(request)
         is_for_staff = bool(roles & policy.STAFF)
         caller: Caller

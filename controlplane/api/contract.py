@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api import auditing, policy
+from controlplane.api.callers import Nobody
 from controlplane.api.state import ApiState
 from controlplane.errors import PreconditionFailed, StartupError, UnprocessableRequest
 from controlplane.tenants import answers
@@ -175,6 +176,8 @@ class _Visit:
                 "A key is 1 to 200 printable ASCII characters.", param="Idempotency-Key"
             )
         caller = request.state.caller
+        if isinstance(caller, Nobody):
+            return None  # nobody's keys are anybody's
         return answers.sent(
             caller=f"{caller.actor} {caller.tenant_id}",
             method=request.method,

@@ -72,6 +72,9 @@ POLICY: Final[Mapping[str, Roles]] = {
     "GET /admin/v1/usage": STAFF,
     "GET /admin/v1/ledger": STAFF,
     "GET /admin/v1/books": STAFF,
+    "GET /admin/v1/reconcile": STAFF,
+    "GET /admin/v1/reconcile/findings": STAFF,
+    "POST /admin/v1/reconcile/findings/{request_id}/explanation": BILLING,
     # Platform: what runs.
     "GET /admin/v1/gpu-configurations": STAFF,
     "GET /admin/v1/deployments": STAFF,

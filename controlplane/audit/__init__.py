@@ -1,1 +1,1 @@
-"""What was done, by whom, in a form that cannot be changed unnoticed."""
+"""Who did what: hash-chained events, signed anchors outside the database, and their check."""

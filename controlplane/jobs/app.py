@@ -25,10 +25,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
 from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
+from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
 from controlplane.tenants import answers
@@ -37,9 +39,12 @@ QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
+RECONCILE_SECONDS = 2.0
+FIND_SECONDS = 60.0
 METER_SECONDS = 5.0
 FORGET_SECONDS = 600.0
 PROJECT_SECONDS = 2.0
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -69,6 +74,16 @@ app.conf.update(
             "task": "controlplane.jobs.app.release_dead",
             "schedule": RELEASE_SECONDS,
             "options": {"expires": RELEASE_SECONDS},
+        },
+        "reconcile": {
+            "task": "controlplane.jobs.app.reconcile",
+            "schedule": RECONCILE_SECONDS,
+            "options": {"expires": RECONCILE_SECONDS},
+        },
+        "find_unwitnessed": {
+            "task": "controlplane.jobs.app.find_unwitnessed",
+            "schedule": FIND_SECONDS,
+            "options": {"expires": FIND_SECONDS},
         },
         "meter_gpu_time": {
             "task": "controlplane.jobs.app.meter_gpu_time",
@@ -135,7 +150,30 @@ def settle() -> None:
 @app.task
 def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
-    while _tick(settlement.release_dead):
+    while _tick(lambda session: settlement.release_dead(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def reconcile() -> None:
+    """Read engines' journals, and hold the bills against them."""
+    now = datetime.now(UTC)
+    try:
+        _reader().read(replicas.read(_store(), now.timestamp()), now)
+    except RedisError:
+        _log.warning("store_unavailable")
+    except OUTAGES:
+        _log.warning("database_unavailable")
+    _tick(recovery.stage_witnessed)
+    while _tick(lambda session: comparison.compare(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def find_unwitnessed() -> None:
+    """Find bills that no engine knows; forget what has been compared long ago."""
+    _tick(lambda session: comparison.find_unwitnessed(session, datetime.now(UTC)))
+    while _tick(lambda session: comparison.forget(session, datetime.now(UTC))):
         pass
 
 
@@ -172,6 +210,11 @@ def project() -> None:
 
 
 @cache
+def _reader() -> witnesses.Reader:
+    return witnesses.Reader(_sessions(), token=_settings.engine_token.get_secret_value())
+
+
+@cache
 def _cluster() -> Cluster:
     from controlplane.kube import Kube  # 20 MB that only projecting needs
 
@@ -188,6 +231,6 @@ def _tick(step: Callable[[Session], int]) -> int:
     try:
         with _sessions().begin() as session:
             return step(session)
-    except (exc.OperationalError, exc.InterfaceError):
+    except OUTAGES:
         _log.warning("database_unavailable")
         return 0
