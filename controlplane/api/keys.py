@@ -12,6 +12,7 @@ from controlplane.api.identity_schemas import Rotation
 from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
 from controlplane.errors import Forbidden
 from controlplane.tenants import keys, tenants
+from controlplane.tenants.keys import ALL_SCOPES
 from controlplane.tenants.models import ApiKey
 
 admin_router = APIRouter(prefix="/admin/v1", tags=["keys"], route_class=Contract)
@@ -23,7 +24,7 @@ def issue_tenant_key(
     tenant_id: uuid.UUID, body: NewKey, session: Db, admin: Admin, state: State
 ) -> IssuedKey:
     """Make a key. The answer holds its token, which is never shown again."""
-    return _issue(session, state, tenant_id, body)
+    return _issue(session, state, tenant_id, body, body.scopes or ALL_SCOPES)
 
 
 @admin_router.get("/tenants/{tenant_id}/keys")
@@ -59,8 +60,10 @@ def list_keys(
 def issue_key(body: NewKey, session: Db, tenant: Tenant, state: State) -> IssuedKey:
     """Make another key, which may do no more than whoever makes it. The answer holds its token,
     which is never shown again."""
-    _check_within(tenant, body.scopes)
-    return _issue(session, state, tenant.tenant_id, body)
+    most = ALL_SCOPES if tenant.role == "owner" else ALL_SCOPES[:-1]
+    scopes = body.scopes or most
+    _check_within(tenant, scopes)
+    return _issue(session, state, tenant.tenant_id, body, scopes)
 
 
 @router.get("/{key_id}")
@@ -99,7 +102,9 @@ def _check_within(tenant: Tenant, scopes: Collection[str]) -> None:
         raise Forbidden("Only an owner handles keys with the scope 'own'.", param="scopes")
 
 
-def _issue(session: Db, state: State, tenant_id: uuid.UUID, body: NewKey) -> IssuedKey:
+def _issue(
+    session: Db, state: State, tenant_id: uuid.UUID, body: NewKey, scopes: Collection[str]
+) -> IssuedKey:
     return _issued(
         *keys.issue(
             session,
@@ -107,7 +112,7 @@ def _issue(session: Db, state: State, tenant_id: uuid.UUID, body: NewKey) -> Iss
             tenant_id=tenant_id,
             name=body.name,
             project_id=body.project_id,
-            scopes=body.scopes,
+            scopes=scopes,
             expires_at=body.expires_at,
         )
     )

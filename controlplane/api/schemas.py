@@ -106,12 +106,12 @@ class TenantOut(Row):
 class NewKey(Body):
     name: Name = "default"
     project_id: uuid.UUID | None = Field(None, description="null: the default project")
-    scopes: list[Scope] = Field(
-        list(ALL_SCOPES),
+    scopes: list[Scope] | None = Field(
+        None,
         min_length=1,
         max_length=len(ALL_SCOPES),
         description="`inference` asks engines; on the REST API `read` is as much as a viewer,"
-        " `manage` as a developer, `own` as an owner",
+        " `manage` as a developer, `own` as an owner; null: all that the caller may",
     )
     expires_at: Moment | None = Field(None, description="null: it lives until it is revoked")
 
