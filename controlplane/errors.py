@@ -14,6 +14,7 @@
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
     ├── Conflict                       409     conflict_error            conflict
     │   └── StillRunning               409     conflict_error            still_running, Retry-After
+    ├── Gone                           410     not_found_error           expired
     ├── PreconditionFailed             412     precondition_error        precondition_failed
     ├── RequestTooLarge                413     invalid_request_error     request_too_large
     ├── InternalError                  500     server_error              internal_error
@@ -163,6 +164,14 @@ class PreconditionFailed(ControlPlaneError):
     status = 412
     type = "precondition_error"
     default_code = "precondition_failed"
+
+
+class Gone(ControlPlaneError):
+    """The thing was there, and has been dropped as the platform's policy says."""
+
+    status = 410
+    type = "not_found_error"
+    default_code = "expired"
 
 
 class RequestTooLarge(ControlPlaneError):

@@ -22,9 +22,11 @@ from controlplane.api import (
     keys,
     members,
     models,
+    organization,
     prices,
     projects,
     reconcile,
+    storage_prices,
     tenants,
 )
 from controlplane.api.callers import Prover
@@ -44,9 +46,11 @@ ADMIN_ROUTERS = (
     models.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
     reconcile.router,
+    organization.admin_router,
 )
 TENANT_ROUTERS = (
     account.router,
@@ -54,6 +58,7 @@ TENANT_ROUTERS = (
     projects.router,
     members.router,
     deployments.router,
+    organization.router,
 )
 
 

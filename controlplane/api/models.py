@@ -10,7 +10,7 @@ from controlplane.api.deps import Admin, Db, Limit, page
 from controlplane.api.identity_schemas import ModelIn, ModelName, ModelOut
 from controlplane.api.schemas import Page
 from controlplane.errors import Conflict, UnprocessableRequest
-from controlplane.pricing.book import SERVERLESS
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.pricing.models import PriceVersion
 from controlplane.tenants import offered
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from controlplane.gateway.aliases import Aliases
 from controlplane.gateway.body import MAX_TOKENS_LIMIT
 from controlplane.gateway.router import Router
-from controlplane.pricing.book import SERVERLESS, PriceBook
+from controlplane.pricing.drafts import SERVERLESS
+from controlplane.pricing.snapshot import PriceBook
 
 
 def listing(

@@ -19,10 +19,12 @@ from controlplane.db import Base, uuid7
 
 
 class Tenant(Base):
-    """A customer: owns projects, keys, an account, usage."""
+    """A customer: owns projects, keys, an account, usage. `deleted` is for ever."""
 
     __tablename__ = "tenants"
-    __table_args__ = (CheckConstraint("status IN ('active', 'suspended')", name="status"),)
+    __table_args__ = (
+        CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str] = mapped_column(unique=True)
