@@ -43,6 +43,14 @@ class Settings(BaseSettings):
     admin_key: SecretStr = Field(
         default=SecretStr(""), description="key for the admin API; empty: what `up` made"
     )
+    oidc_issuer: str = Field(
+        default="",
+        description="identity provider of people, an https address as in its tokens' iss; empty:"
+        " machines alone get in",
+    )
+    oidc_client_id: str = Field(
+        default="", description="what the provider's tokens must be for: their aud, and azp if told"
+    )
     gateway_name: str = Field(
         default="local", description="this gateway's lasting name; owns one journal folder"
     )

@@ -37,6 +37,7 @@ from controlplane.metrics import USAGE_WAITING
 from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.tenants import answers
 from controlplane.usage import partitions, rollups
 
 QUEUE = "flashplane-jobs"
@@ -51,6 +52,7 @@ EVERY_SECONDS = {
     "invoice": 10.0,
     "roll_up": 2.0,
     "keep_partitions": 3600.0,
+    "forget_answers": 600.0,
 }
 PROJECT_SECONDS = 2.0
 # Invoices wait for the next tick after that long: charges wait behind them.
@@ -199,6 +201,13 @@ def keep_partitions() -> None:
     while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
         pass
     while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
+        pass
+
+
+@app.task
+def forget_answers() -> None:
+    """Remove day-old answers to requests with an Idempotency-Key, until none is left."""
+    while _tick(lambda session: answers.forget(session, datetime.now(UTC))):
         pass
 
 
