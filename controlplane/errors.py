@@ -7,6 +7,7 @@
     │       └── NotResponsible         422     invalid_request_error     not_responsible
     ├── AuthenticationFailed           401     authentication_error      invalid_api_key
     ├── InsufficientBalance            402     insufficient_balance      insufficient_balance
+    │   └── BudgetExceeded             402     insufficient_balance      budget_exceeded
     ├── NotFound                       404     not_found_error           not_found
     │   └── ModelNotFound              404     invalid_request_error     model_not_found
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
@@ -97,6 +98,12 @@ class InsufficientBalance(ControlPlaneError):
     status = 402
     type = "insufficient_balance"
     default_code = "insufficient_balance"
+
+
+class BudgetExceeded(InsufficientBalance):
+    """The money is there, but a budget that its owner set does not cover the request."""
+
+    default_code = "budget_exceeded"
 
 
 class NotFound(ControlPlaneError):
