@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
@@ -81,6 +82,12 @@ def copy_in(
             hide_parameters=True,
             dialect=connection.dialect,
         ) from error
+
+
+def first_uuid7(moment: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 of a moment's millisecond: a border between older and newer."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62)
 
 
 def uuid7() -> uuid.UUID:

@@ -12,6 +12,7 @@
     │   └── ModelNotFound              404     invalid_request_error     model_not_found
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
     ├── Conflict                       409     conflict_error            conflict
+    ├── Gone                           410     not_found_error           expired
     ├── RequestTooLarge                413     invalid_request_error     request_too_large
     ├── InternalError                  500     server_error              internal_error
     └── Unavailable                    503     server_error              (given), Retry-After
@@ -135,6 +136,14 @@ class Conflict(ControlPlaneError):
     status = 409
     type = "conflict_error"
     default_code = "conflict"
+
+
+class Gone(ControlPlaneError):
+    """The thing was there, and has been dropped as the platform's policy says."""
+
+    status = 410
+    type = "not_found_error"
+    default_code = "expired"
 
 
 class RequestTooLarge(ControlPlaneError):

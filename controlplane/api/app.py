@@ -18,7 +18,10 @@ from controlplane.api import (
     errors,
     gpu_prices,
     keys,
+    organization,
     prices,
+    reconcile,
+    storage_prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -32,10 +35,13 @@ ADMIN_ROUTERS = (
     keys.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
+    reconcile.router,
+    organization.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (account.router, deployments.router, organization.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

@@ -8,13 +8,15 @@ request has been charged, for ever, so a request staged again costs nothing agai
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    String,
     Uuid,
     any_,
     bindparam,
@@ -35,11 +37,13 @@ from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import GatewayEpoch, Hold
 from controlplane.billing.charging import Bill, Cover, bill
-from controlplane.pricing.book import as_price
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing import book
 from controlplane.pricing.rating import Price
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.records import TokenUsage
+
+# Engines' journals are read every two seconds: what they know of a lost request comes within this.
+WITNESS_SECONDS = 6.0
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,6 @@ _COPIED = (
     "started_at",
     "first_token_at",
     "finished_at",
-    "band",
 )
 # What is decided here.
 _DECIDED = {
@@ -67,6 +70,7 @@ _DECIDED = {
     "output_tokens": BigInteger,
     "reasoning_tokens": BigInteger,
     "price_version_id": Uuid,
+    "band": String,
     "charge_p": BigInteger,
 }
 _REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
@@ -83,6 +87,7 @@ _CLAIM = (
         StagedUsage.output_tokens,
         StagedUsage.reasoning_tokens,
         StagedUsage.price_version_id,
+        StagedUsage.band,
     )
     .where(StagedUsage.rejected.is_(None))
     .order_by(StagedUsage.staged_at)
@@ -95,6 +100,7 @@ _HOLDS = select(
     Hold.tenant_id,
     Hold.api_key_id,
     Hold.price_version_id,
+    Hold.band,
     Hold.amount_p,
     Hold.prompt_tokens,
     Hold.completion_tokens,
@@ -156,17 +162,18 @@ def settle(session: Session, limit: int = 100) -> int:
     return len(claimed)
 
 
-def release_dead(session: Session, limit: int = 1000) -> int:
+def release_dead(session: Session, now: datetime, limit: int = 1000) -> int:
     """Release open holds that closed epochs left without any usage; return how many.
 
-    Such a request was never dispatched, or its journal is lost: it is waived.
+    Such a request was never dispatched, or its journal is lost, and no engine has told of it within
+    `WITNESS_SECONDS` of its epoch's end: it is waived.
     """
     request_ids = session.scalars(
         select(Hold.request_id)
         .join(GatewayEpoch, GatewayEpoch.id == Hold.epoch_id)
         .where(
             Hold.state == "open",
-            GatewayEpoch.closed_at.is_not(None),
+            GatewayEpoch.closed_at < now - timedelta(seconds=WITNESS_SECONDS),
             ~select(StagedUsage).where(StagedUsage.request_id == Hold.request_id).exists(),
         )
         .limit(limit)
@@ -224,13 +231,15 @@ def _charges(
     """Decide every bill, take the ended holds off the locked accounts, count against budgets."""
     found = session.execute(_HOLDS, {"request_ids": [row.request_id for row in rows]})
     hold_of = {hold.request_id: hold for hold in found}
-    price_of = _prices(session, rows, hold_of.values())
+    pins = {(row.price_version_id, row.band) for row in (*rows, *hold_of.values())}
+    price_of = book.pinned(session, pins)
     charges = []
     charged_p: Counter[uuid.UUID] = Counter()
     for row in rows:
         hold = hold_of.get(row.request_id)
         account = _account(row, hold, accounts)
-        price = price_of[hold.price_version_id if hold else row.price_version_id]
+        pinned = hold or row
+        price = price_of[pinned.price_version_id, pinned.band]
         decided = bill(
             TokenUsage(row.hit_tokens, row.miss_tokens, row.output_tokens, row.reasoning_tokens),
             price,
@@ -245,12 +254,6 @@ def _charges(
         limits.spend(row.api_key_id, decided.charge_p)
         charges.append(_Charge(row, price, decided))
     return charges
-
-
-def _prices(session: Session, rows: Sequence[_Row], held: Iterable[_Row]) -> dict[uuid.UUID, Price]:
-    version_ids = {row.price_version_id for row in rows} | {hold.price_version_id for hold in held}
-    versions = session.scalars(select(PriceVersion).where(PriceVersion.id.in_(version_ids)))
-    return {version.id: as_price(version) for version in versions}
 
 
 def _account(row: _Row, hold: _Row | None, accounts: LockedFunds) -> Funds:
@@ -278,6 +281,7 @@ def _decided(charges: Sequence[_Charge]) -> dict[str, list[object]]:
             charge.bill.usage.output_tokens,
             charge.bill.usage.reasoning_tokens,
             charge.price.version_id,
+            charge.price.band,
             charge.bill.charge_p,
         )
         for charge in charges

@@ -1,1 +1,1 @@
-"""Notices to tenants over HTTP."""
+"""What tenants are told by calling their own servers: endpoints, notices and deliveries."""
