@@ -118,6 +118,11 @@ class GpuInterval(_Metered, Base):
     __table_args__ = (
         CheckConstraint("path IN ('dedicated', 'bare')", name="path"),
         CheckConstraint("credited_p BETWEEN 0 AND billed_p", name="credit_was_billed"),
+        Index(
+            "ix_gpu_intervals_unjudged",
+            "id",
+            postgresql_where=text("interrupted AND credited_p IS NULL"),
+        ),
         *_metered("gpu_intervals"),
     )
 

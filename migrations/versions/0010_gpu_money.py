@@ -29,6 +29,12 @@ def upgrade() -> None:
         "gpu_intervals",
         "credited_p BETWEEN 0 AND billed_p",
     )
+    op.create_index(
+        "ix_gpu_intervals_unjudged",
+        "gpu_intervals",
+        ["id"],
+        postgresql_where=sa.text("interrupted AND credited_p IS NULL"),
+    )
     op.drop_constraint(op.f("ck_ledger_transactions_gpu_time_explained"), _LEDGER)
     op.create_check_constraint(
         op.f("ck_ledger_transactions_gpu_time_explained"),
@@ -45,6 +51,7 @@ def downgrade() -> None:
         "(kind = 'gpu_time')" + _EXPLAINED,
         postgresql_not_valid=True,  # what was charged for storage stays
     )
+    op.drop_index("ix_gpu_intervals_unjudged", "gpu_intervals")
     op.drop_constraint(op.f("ck_gpu_intervals_credit_was_billed"), "gpu_intervals")
     op.drop_column("gpu_intervals", "credited_p")
     op.drop_column("gpu_intervals", "interrupted")
