@@ -132,10 +132,11 @@ def _funds() -> None:
         "fund_states",
         _required("tenant_id", sa.Uuid()),
         _required("level", sa.String()),
-        _required("lowest_p", sa.Numeric(38, 0)),
-        _required("told", sa.Integer()),
+        _required("seen_p", sa.Numeric(38, 0)),
+        _required("refilled", sa.Boolean()),
         _moment("empty_since"),
-        _required("expiry_told", sa.Boolean()),
+        _moment("expiry_told_at"),
+        _required("told", sa.Integer()),
         sa.CheckConstraint(
             "level IN ('enough', 'day', 'hour', 'empty')", name=op.f("ck_fund_states_level")
         ),

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 
 from support.shop import Customer, Shop
 
-from controlplane.billing.gpu import intervals, stops
+from controlplane.billing.gpu import intervals, stops, volumes
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
-from controlplane.pricing import gpu
+from controlplane.pricing import gpu, storage
 from controlplane.registry.leases import Lease
+from controlplane.registry.volumes import Volume
 
 START = 1_900_000_000.0  # after the orders that tests make
 RATE_P = 7_201_003_600_007  # an hour is no multiple of it
@@ -70,6 +71,27 @@ class Meter:
         self.now = max([self.now, *(it.published_at - START for it in proofs)])
         with self.shop.sessions.begin() as session:
             return intervals.extend(session, proofs, at(self.now))
+
+    def publish_volume_price(self, rate_p: int) -> None:
+        with self.shop.sessions.begin() as session:
+            storage.publish(
+                session, storage_class="*", rate_p_per_gib_hour=rate_p, effective_from=at(-60)
+            )
+
+    def see_volume(self, uid: uuid.UUID, since: float, until: float, *, size_gib: int) -> None:
+        self.now = max(self.now, until)
+        proof = Volume(
+            uid=str(uid),
+            claim="dev-volume",
+            deployment="fp-t/dev",
+            tenant_id=str(self.customer.tenant_id),
+            storage_class="",
+            size_gib=size_gib,
+            alive_since=START + since,
+            published_at=START + until,
+        )
+        with self.shop.sessions.begin() as session:
+            volumes.extend(session, [proof], at(self.now))
 
     def charge(self, wait_seconds: float = 0) -> None:
         self.now += wait_seconds
