@@ -19,6 +19,7 @@ from controlplane.api import (
     gpu_prices,
     keys,
     prices,
+    reconcile,
     storage_prices,
     tenants,
 )
@@ -36,6 +37,7 @@ ADMIN_ROUTERS = (
     storage_prices.router,
     admin_deployments.router,
     books.router,
+    reconcile.router,
 )
 TENANT_ROUTERS = (account.router, deployments.router)
 

@@ -10,7 +10,9 @@ piles up while no worker runs.
 
 import logging
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 
 from celery import Celery
@@ -26,10 +28,14 @@ from controlplane import log
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
 from controlplane.billing.gpu.metering import Policy
+from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices.profiles import Seller
+from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
+from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
 
@@ -37,8 +43,14 @@ QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
+RECONCILE_SECONDS = 2.0
+FIND_SECONDS = 60.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
+INVOICE_SECONDS = 10.0
+# Invoices wait for the next tick after that long: charges wait behind them.
+INVOICING_SECONDS = 2.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -70,10 +82,25 @@ app.conf.update(
             "schedule": RELEASE_SECONDS,
             "options": {"expires": RELEASE_SECONDS},
         },
+        "reconcile": {
+            "task": "controlplane.jobs.app.reconcile",
+            "schedule": RECONCILE_SECONDS,
+            "options": {"expires": RECONCILE_SECONDS},
+        },
+        "find_unwitnessed": {
+            "task": "controlplane.jobs.app.find_unwitnessed",
+            "schedule": FIND_SECONDS,
+            "options": {"expires": FIND_SECONDS},
+        },
         "meter_gpu_time": {
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "invoice": {
+            "task": "controlplane.jobs.app.invoice",
+            "schedule": INVOICE_SECONDS,
+            "options": {"expires": INVOICE_SECONDS},
         },
     },
 )
@@ -130,7 +157,30 @@ def settle() -> None:
 @app.task
 def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
-    while _tick(settlement.release_dead):
+    while _tick(lambda session: settlement.release_dead(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def reconcile() -> None:
+    """Read engines' journals, and hold the bills against them."""
+    now = datetime.now(UTC)
+    try:
+        _reader().read(replicas.read(_store(), now.timestamp()), now)
+    except RedisError:
+        _log.warning("store_unavailable")
+    except OUTAGES:
+        _log.warning("database_unavailable")
+    _tick(recovery.stage_witnessed)
+    while _tick(lambda session: comparison.compare(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def find_unwitnessed() -> None:
+    """Find bills that no engine knows; forget what has been compared long ago."""
+    _tick(lambda session: comparison.find_unwitnessed(session, datetime.now(UTC)))
+    while _tick(lambda session: comparison.forget(session, datetime.now(UTC))):
         pass
 
 
@@ -145,6 +195,19 @@ def meter_gpu_time() -> None:
 
 
 @app.task
+def invoice() -> None:
+    """Begin and end months, and make invoices final whose grace is over."""
+    now, until = datetime.now(UTC), time.monotonic() + INVOICING_SECONDS
+    while _tick(lambda session: lifecycle.begin_months(session, now)):
+        pass
+    _tick(lambda session: lifecycle.end_months(session, now))
+    while time.monotonic() < until and _tick(
+        lambda session: lifecycle.finish_next(session, now, Seller.of(_settings))
+    ):
+        pass
+
+
+@app.task
 def project() -> None:
     """Make the cluster say what the deployments' rows say, and the rows what it answers."""
     namespace = _settings.operator_namespace
@@ -153,6 +216,11 @@ def project() -> None:
         _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
     except ClusterError as error:
         _log.warning("cluster_unavailable", extra={"reason": str(error)})
+
+
+@cache
+def _reader() -> witnesses.Reader:
+    return witnesses.Reader(_sessions(), token=_settings.engine_token.get_secret_value())
 
 
 @cache
@@ -172,6 +240,6 @@ def _tick(step: Callable[[Session], int]) -> int:
     try:
         with _sessions().begin() as session:
             return step(session)
-    except (exc.OperationalError, exc.InterfaceError):
+    except OUTAGES:
         _log.warning("database_unavailable")
         return 0

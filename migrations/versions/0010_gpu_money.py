@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import gpu_rules, rules
+
 revision = "0010"
 down_revision = "0009"
 
@@ -41,9 +43,12 @@ def upgrade() -> None:
         _LEDGER,
         "(kind IN ('gpu_time', 'storage'))" + _EXPLAINED,
     )
+    for rule in gpu_rules.RULES:
+        rules.add(*rule)
 
 
 def downgrade() -> None:
+    rules.drop(*(name for name, _, _ in gpu_rules.RULES))
     op.drop_constraint(op.f("ck_ledger_transactions_gpu_time_explained"), _LEDGER)
     op.create_check_constraint(
         op.f("ck_ledger_transactions_gpu_time_explained"),

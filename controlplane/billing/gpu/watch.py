@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.billing.gpu import burn
-from controlplane.billing.gpu.descent import NOTICE, Funds, State, Step, look
+from controlplane.billing.gpu.descent import NOTICE, Funds, Level, State, Step, look
 from controlplane.deployments import rows
 from controlplane.deployments.models import FundState
 from controlplane.money import p_to_usd

@@ -204,10 +204,9 @@ def test_forged_gpu_sums_are_found(meter: Meter) -> None:
     with meter.shop.sessions.begin() as session:
         session.execute(text(forge))
     found = meter.shop.books().violations
-    assert {it.split(":")[0] for it in found} == {
-        "a tenant's balance is top-ups less usage x price, GPU time and storage",
-        "a GPU interval's charge is what the ledger moved",
-    }
+    assert [it.split(":")[0] for it in found] == [
+        "a GPU interval's charge is what the ledger moved (I9)"
+    ]
 
 
 class Crash(Exception):
