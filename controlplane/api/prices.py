@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, OfTenant, page
 from controlplane.api.price_schemas import (
     CalendarOut,
@@ -30,7 +31,7 @@ from controlplane.pricing.models import PriceCalendar
 from controlplane.pricing.snapshot import PriceBook
 from controlplane.tenants import tenants
 
-router = APIRouter(tags=["prices"])
+router = APIRouter(tags=["prices"], route_class=Contract)
 
 PathName = Literal["serverless", "dedicated"]
 

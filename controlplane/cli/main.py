@@ -16,6 +16,7 @@ from controlplane.cli import (
     journals,
     prices,
     product,
+    reconcile,
     scrub,
     services,
 )
@@ -42,6 +43,7 @@ Customers and money, with the running product:
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
+    flashplane reconcile           bills, ledger and engines' journals, held against each other
 
 Prices, by the hour of the day if need be:
 
@@ -99,3 +101,4 @@ admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)
+reconcile.add_to(app)

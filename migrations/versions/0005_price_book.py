@@ -9,12 +9,27 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import rules
+
 revision = "0005"
 down_revision = "0004"
 
 _PINNED = ("holds", "usage_staging", "usage_events")
 _RATES = ("hit_rate_p", "miss_rate_p", "output_rate_p")
 _CLASSES = "token_class IS NULL OR token_class IN ('hit', 'miss', 'output'{more})"
+_MISRATED = """
+    SELECT e.id::text, e.rate_p, p.rate_p
+    FROM usage_events u
+    JOIN ledger_transactions t ON t.request_id = u.request_id
+    JOIN ledger_entries e ON e.transaction_id = t.id
+    JOIN (
+        SELECT version_id, band, 'hit' AS token_class, hit_rate_p AS rate_p FROM price_rates
+        UNION ALL SELECT version_id, band, 'miss', miss_rate_p FROM price_rates
+        UNION ALL SELECT version_id, band, 'output', output_rate_p FROM price_rates
+        UNION ALL SELECT version_id, band, 'request', request_rate_p FROM price_rates
+    ) p ON p.version_id = u.price_version_id AND p.band = u.band AND p.token_class = e.token_class
+    WHERE e.rate_p <> p.rate_p
+"""
 _LOCK_KEY = 0x70726963  # any number, the same in every version: "pric"
 
 
@@ -27,10 +42,16 @@ def upgrade() -> None:
         op.drop_constraint(op.f(f"fk_{table}_price_version_id"), table)
     _classes(", 'request'")
     _guards()
+    rules.add(
+        "misrated_charges",
+        "a charge is at the rates of the version and band that its request was admitted at (I7)",
+        _MISRATED,
+    )
 
 
 def downgrade() -> None:
     _refuse_what_is_unknown_below()
+    rules.drop("misrated_charges")
     op.execute("DROP FUNCTION take_turns, refuse_no_rates, refuse_late_rates CASCADE")
     _classes("")
     for table in _PINNED:
