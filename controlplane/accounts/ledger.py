@@ -254,6 +254,16 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
     return Balance(**row._mapping)
 
 
+def moved_p(session: Session, *, tenant_id: uuid.UUID, transaction_id: uuid.UUID) -> int:
+    """Return what a transaction moved on a tenant's account, in p$; positive credits it."""
+    query = (
+        select(func.coalesce(func.sum(LedgerEntry.amount_p), 0))
+        .join(Account, Account.id == LedgerEntry.account_id)
+        .where(LedgerEntry.transaction_id == transaction_id, Account.tenant_id == tenant_id)
+    )
+    return int(session.execute(query).scalar_one())
+
+
 def lines(
     session: Session,
     *,

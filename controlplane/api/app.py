@@ -14,6 +14,7 @@ from controlplane.api import (
     account,
     admin_deployments,
     books,
+    corrections,
     deployments,
     errors,
     gpu_prices,
@@ -29,6 +30,7 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
+    corrections.router,
     keys.router,
     prices.router,
     gpu_prices.router,
