@@ -65,6 +65,12 @@ POLICY: Final[Mapping[str, Roles]] = {
     "PUT /admin/v1/models/{name}": ADMIN,
     "DELETE /admin/v1/models/{name}": ADMIN,
     # Platform: money.
+    "POST /admin/v1/tenants/{tenant_id}/grants": BILLING,
+    "POST /admin/v1/tenants/{tenant_id}/refunds": BILLING,
+    "POST /admin/v1/tenants/{tenant_id}/credit-notes": BILLING,
+    "POST /admin/v1/tenants/{tenant_id}/waivers": BILLING,
+    "POST /admin/v1/tenants/{tenant_id}/adjustments": BILLING,
+    "PUT /admin/v1/tenants/{tenant_id}/credit-terms": BILLING,
     "GET /admin/v1/prices": STAFF,
     "POST /admin/v1/prices": BILLING,
     "POST /admin/v1/prices/import": BILLING,
