@@ -34,6 +34,15 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="secret that API keys are hashed with and cache salts derive from; keep it",
     )
+    audit_anchor_file: Path | None = Field(
+        default=None,
+        description="file outside the database that vouches for the audit log hourly; none: no "
+        "anchors",
+    )
+    audit_key_file: Path | None = Field(
+        default=None,
+        description="Ed25519 key that signs the anchors, made when missing; none: beside them",
+    )
     data_dir: Path = Field(
         default=Path(".flashplane"), description="folder in which `flashplane up` keeps everything"
     )

@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 from controlplane.api import (
     account,
     admin_deployments,
+    audit,
     books,
     deployments,
     errors,
@@ -34,8 +35,9 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    audit.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (account.router, deployments.router, audit.tenant_router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

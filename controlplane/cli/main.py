@@ -9,6 +9,7 @@ from controlplane.cli import (
     admin,
     admin_key,
     announce,
+    audit,
     configuration,
     deployments,
     doctor,
@@ -41,6 +42,7 @@ Customers and money, with the running product:
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
+    flashplane audit verify
 
 GPUs for sale, as pools, dedicated deployments and bare machines:
 
@@ -86,6 +88,7 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 admin_key.add_to(app)
+audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)

@@ -24,10 +24,12 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
+from controlplane.audit import anchors
 from controlplane.billing import gpu_stops, gpu_time, settlement
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
+from controlplane.errors import StartupError
 from controlplane.metrics import USAGE_WAITING
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
@@ -38,6 +40,7 @@ SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
+ANCHOR_SECONDS = 3600.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -75,6 +78,12 @@ app.conf.update(
         },
     },
 )
+if _settings.audit_anchor_file is not None:
+    app.conf.beat_schedule["anchor_audit"] = {
+        "task": "controlplane.jobs.app.anchor_audit",
+        "schedule": ANCHOR_SECONDS,
+        "options": {"expires": ANCHOR_SECONDS},
+    }
 if _settings.project_deployments:
     app.conf.beat_schedule["project"] = {
         "task": "controlplane.jobs.app.project",
@@ -144,6 +153,18 @@ def meter_gpu_time() -> None:
     while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
         pass
     _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+
+
+@app.task
+def anchor_audit() -> None:
+    """Vouch outside the database for how far the audit chains have come."""
+    file = _settings.audit_anchor_file
+    assert file is not None
+    try:
+        key = anchors.load_key(_settings.audit_key_file or file.with_suffix(".key"))
+        _tick(lambda session: anchors.append(session, file, key))
+    except (OSError, StartupError) as error:
+        _log.error("audit_not_anchored", extra={"reason": str(error)})
 
 
 @app.task
