@@ -21,6 +21,7 @@ from controlplane.api import (
     keys,
     prices,
     tenants,
+    webhooks,
 )
 from controlplane.api.deps import ApiState
 from controlplane.api.schemas import ErrorBody, Health
@@ -36,8 +37,14 @@ ADMIN_ROUTERS = (
     admin_deployments.router,
     books.router,
     audit.admin_router,
+    webhooks.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router, audit.tenant_router)
+TENANT_ROUTERS = (
+    account.router,
+    deployments.router,
+    audit.tenant_router,
+    webhooks.tenant_router,
+)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
@@ -71,6 +78,7 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     app.state.api = ApiState(
         sessions=session_factory(engine),
         pepper=settings.key_pepper.get_secret_value().encode(),
+        webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
     )
     errors.install(app)

@@ -33,6 +33,7 @@ class ApiState:
     sessions: sessionmaker[Session]
     pepper: bytes
     terms: Terms
+    webhooks_to_loopback: bool
 
 
 def _state(request: Request) -> ApiState:

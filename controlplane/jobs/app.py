@@ -33,6 +33,8 @@ from controlplane.errors import StartupError
 from controlplane.metrics import USAGE_WAITING
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.webhooks import delivery
+from controlplane.webhooks.courier import Courier
 
 QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
@@ -41,6 +43,7 @@ RELEASE_SECONDS = 2.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
 ANCHOR_SECONDS = 3600.0
+DELIVER_SECONDS = 1.0
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
@@ -75,6 +78,11 @@ app.conf.update(
             "task": "controlplane.jobs.app.meter_gpu_time",
             "schedule": METER_SECONDS,
             "options": {"expires": METER_SECONDS},
+        },
+        "deliver_webhooks": {
+            "task": "controlplane.jobs.app.deliver_webhooks",
+            "schedule": DELIVER_SECONDS,
+            "options": {"expires": DELIVER_SECONDS},
         },
     },
 )
@@ -153,6 +161,24 @@ def meter_gpu_time() -> None:
     while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
         pass
     _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+
+
+@app.task
+def deliver_webhooks() -> None:
+    """Set off with the webhooks that are due; nobody waits here until they have arrived."""
+    try:
+        _courier().tick()
+    except (exc.OperationalError, exc.InterfaceError):
+        _log.warning("database_unavailable")
+
+
+@cache
+def _courier() -> Courier:
+    sessions = session_factory(open_engine(_settings.database_url, pool_size=2))
+    return Courier(
+        sessions,
+        delivery.Terms(peppers=_settings.peppers(), allow_loopback=_settings.webhooks_to_loopback),
+    )
 
 
 @app.task
