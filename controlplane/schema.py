@@ -14,6 +14,8 @@ from sqlalchemy import Connection, MetaData, text
 
 from controlplane.accounts import models as accounts_models
 from controlplane.audit import models as audit_models
+from controlplane.billing.invoices import models as invoice_models
+from controlplane.billing.reconcile import models as reconcile_models
 from controlplane.db import Base, open_engine
 from controlplane.deployments import models as deployments_models
 from controlplane.errors import StartupError
@@ -31,8 +33,10 @@ _OWNERS = (
     accounts_models,
     usage_models,
     deployments_models,
+    reconcile_models,
     audit_models,
     webhooks_models,
+    invoice_models,
 )
 
 

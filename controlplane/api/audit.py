@@ -7,13 +7,14 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterNumber, Db, Limit, OfTenant, Tenant, page
 from controlplane.api.schemas import Page, Row
 from controlplane.audit import events
 from controlplane.audit.models import AuditEvent
 
-admin_router = APIRouter(prefix="/admin/v1", tags=["audit"])
-tenant_router = APIRouter(prefix="/v1/account", tags=["audit"])
+admin_router = APIRouter(prefix="/admin/v1", tags=["audit"], route_class=Contract)
+tenant_router = APIRouter(prefix="/v1/account", tags=["audit"], route_class=Contract)
 
 _Named = Annotated[str | None, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 

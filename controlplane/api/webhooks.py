@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, State, Tenant, page
 from controlplane.api.schemas import Page
 from controlplane.api.webhook_schemas import (
@@ -18,8 +19,10 @@ from controlplane.tenants import tenants
 from controlplane.webhooks import endpoints
 from controlplane.webhooks.models import WebhookEndpoint
 
-tenant_router = APIRouter(prefix="/v1/account/webhooks", tags=["webhooks"])
-admin_router = APIRouter(prefix="/admin/v1/tenants/{tenant_id}/webhooks", tags=["webhooks"])
+tenant_router = APIRouter(prefix="/v1/account/webhooks", tags=["webhooks"], route_class=Contract)
+admin_router = APIRouter(
+    prefix="/admin/v1/tenants/{tenant_id}/webhooks", tags=["webhooks"], route_class=Contract
+)
 
 OfEndpoint = Annotated[uuid.UUID | None, Query(description="only this endpoint's")]
 
@@ -115,6 +118,29 @@ def create_tenants_webhook(
     return IssuedWebhook(**WebhookOut.model_validate(endpoint).model_dump(), secret=secret)
 
 
+@admin_router.get("/deliveries")
+def list_tenants_deliveries(
+    tenant_id: uuid.UUID,
+    session: Db,
+    admin: Admin,
+    endpoint_id: OfEndpoint = None,
+    after: AfterId = None,
+    limit: Limit = 100,
+) -> Page[DeliveryOut]:
+    """List what was sent to a tenant's endpoints, newest first."""
+    tenants.get(session, tenant_id=tenant_id)
+    return _deliveries(session, tenant_id, endpoint_id, after, limit)
+
+
+@admin_router.get("/{endpoint_id}")
+def get_tenants_webhook(
+    tenant_id: uuid.UUID, endpoint_id: uuid.UUID, session: Db, admin: Admin
+) -> WebhookOut:
+    """Show a tenant's webhook endpoint."""
+    found = endpoints.get(session, tenant_id=tenant_id, endpoint_id=endpoint_id)
+    return WebhookOut.model_validate(found)
+
+
 @admin_router.patch("/{endpoint_id}")
 def change_tenants_webhook(
     tenant_id: uuid.UUID,
@@ -134,20 +160,6 @@ def delete_tenants_webhook(
 ) -> None:
     """Remove a tenant's endpoint with its deliveries."""
     endpoints.delete(session, tenant_id=tenant_id, endpoint_id=endpoint_id)
-
-
-@admin_router.get("/deliveries")
-def list_tenants_deliveries(
-    tenant_id: uuid.UUID,
-    session: Db,
-    admin: Admin,
-    endpoint_id: OfEndpoint = None,
-    after: AfterId = None,
-    limit: Limit = 100,
-) -> Page[DeliveryOut]:
-    """List what was sent to a tenant's endpoints, newest first."""
-    tenants.get(session, tenant_id=tenant_id)
-    return _deliveries(session, tenant_id, endpoint_id, after, limit)
 
 
 def _listed(found: list[WebhookEndpoint]) -> Page[WebhookOut]:
