@@ -14,6 +14,7 @@ from controlplane.api import (
     account,
     admin_deployments,
     admin_keys,
+    audit,
     books,
     contract,
     corrections,
@@ -29,6 +30,7 @@ from controlplane.api import (
     reconcile,
     storage_prices,
     tenants,
+    webhooks,
 )
 from controlplane.api.callers import Prover
 from controlplane.api.oidc import Verifier
@@ -53,6 +55,8 @@ ADMIN_ROUTERS = (
     books.router,
     reconcile.router,
     organization.admin_router,
+    audit.admin_router,
+    webhooks.admin_router,
 )
 TENANT_ROUTERS = (
     account.router,
@@ -61,6 +65,8 @@ TENANT_ROUTERS = (
     members.router,
     deployments.router,
     organization.router,
+    audit.tenant_router,
+    webhooks.tenant_router,
 )
 
 
@@ -99,6 +105,7 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     app.state.api = ApiState(
         sessions=session_factory(engine),
         prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
+        webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
         readers=contract.readers(routers),
     )

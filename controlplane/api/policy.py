@@ -100,6 +100,14 @@ POLICY: Final[Mapping[str, Roles]] = {
     "DELETE /admin/v1/deployments/{deployment_id}": ADMIN,
     "GET /admin/v1/deployments/{deployment_id}/events": STAFF,
     "GET /admin/v1/deployments/{deployment_id}/usage": STAFF,
+    # Platform: who did what, and whom tenants have called.
+    "GET /admin/v1/audit": STAFF,
+    "GET /admin/v1/tenants/{tenant_id}/webhooks": STAFF,
+    "POST /admin/v1/tenants/{tenant_id}/webhooks": ADMIN,
+    "GET /admin/v1/tenants/{tenant_id}/webhooks/deliveries": STAFF,
+    "GET /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": STAFF,
+    "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": SUPPORT,
+    "DELETE /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": ADMIN,
     # A tenant: who it is.
     "GET /v1/me": KNOWN,
     "GET /v1/account/keys": MEMBER,
@@ -116,6 +124,16 @@ POLICY: Final[Mapping[str, Roles]] = {
     "GET /v1/members/{member_id}": MEMBER,
     "PATCH /v1/members/{member_id}": OWNER,
     "DELETE /v1/members/{member_id}": OWNER,
+    # A tenant: what was done in it, and whom it has called.
+    "GET /v1/account/audit": OWNER,
+    "GET /v1/account/webhooks": MEMBER,
+    "POST /v1/account/webhooks": OWNER,
+    "GET /v1/account/webhooks/deliveries": MEMBER,
+    "POST /v1/account/webhooks/deliveries/{delivery_id}/redeliver": DEVELOPER,
+    "GET /v1/account/webhooks/{endpoint_id}": MEMBER,
+    "PATCH /v1/account/webhooks/{endpoint_id}": OWNER,
+    "DELETE /v1/account/webhooks/{endpoint_id}": OWNER,
+    "POST /v1/account/webhooks/{endpoint_id}/ping": DEVELOPER,
     # A tenant: its money.
     "GET /user/balance": MEMBER,
     "GET /v1/user/balance": MEMBER,
