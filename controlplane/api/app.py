@@ -14,6 +14,7 @@ from controlplane.api import (
     account,
     admin_deployments,
     books,
+    commitments,
     deployments,
     errors,
     gpu_prices,
@@ -35,11 +36,12 @@ ADMIN_ROUTERS = (
     prices.router,
     gpu_prices.router,
     storage_prices.router,
+    commitments.admin_router,
     admin_deployments.router,
     books.router,
     reconcile.router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (account.router, commitments.tenant_router, deployments.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
+from controlplane.billing.commitments import dues
 from controlplane.billing.gpu import credits, intervals, stops, volumes, watch
 from controlplane.store import Store
 
@@ -50,6 +51,10 @@ def charge(tick: Tick, policy: Policy) -> None:
     while tick(lambda session: intervals.charge(session, datetime.now(UTC))):
         pass
     while tick(lambda session: volumes.charge(session, datetime.now(UTC))):
+        pass
+    while tick(lambda session: dues.fall_due(session, datetime.now(UTC))):
+        pass
+    while tick(dues.collect):
         pass
     within_ms = policy.spot_credit_minutes * 60_000
     while tick(lambda s: credits.credit_interrupted(s, datetime.now(UTC), within_ms=within_ms)):
