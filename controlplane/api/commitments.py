@@ -8,14 +8,19 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, Tenant, page
 from controlplane.api.schemas import Body, Moment, Name, Page, Usd
 from controlplane.billing.commitments import promises
 from controlplane.deployments.commitments import Commitment
 from controlplane.money import p_to_usd, usd_to_p
 
-admin_router = APIRouter(prefix="/admin/v1/tenants/{tenant_id}/commitments", tags=["commitments"])
-tenant_router = APIRouter(prefix="/v1/account/commitments", tags=["commitments"])
+admin_router = APIRouter(
+    prefix="/admin/v1/tenants/{tenant_id}/commitments", tags=["commitments"], route_class=Contract
+)
+tenant_router = APIRouter(
+    prefix="/v1/account/commitments", tags=["commitments"], route_class=Contract
+)
 
 
 class NewSpend(Body):

@@ -5,6 +5,8 @@ changes no sum. Time that the account does not cover is waived and told to the o
 ends what costs it.
 """
 
+import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +17,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session
 
 from controlplane import metrics
-from controlplane.accounts import funds, ledger
+from controlplane.accounts import budgets, funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
 from controlplane.accounts.models import Account
@@ -94,6 +96,7 @@ def _charge(session: Session, meter: Meter, due: Sequence[Interval], now: dateti
     reserved = places.assign(session, [it for it in due if isinstance(it, GpuInterval)], now)
     left_p = {tenant_id: account.available_p for tenant_id, account in accounts.by_tenant.items()}
     postings, charged = [], 0
+    charged_p: Counter[uuid.UUID] = Counter()
     for interval in due:
         decided = _next_tick(interval, left_p[interval.tenant_id])
         held_p = accounts.by_tenant[interval.tenant_id].held_p
@@ -103,6 +106,7 @@ def _charge(session: Session, meter: Meter, due: Sequence[Interval], now: dateti
         left_p[interval.tenant_id] -= decided.charge_p
         if decided.charge_p:
             postings.append(_posting(interval, meter, decided, accounts))
+            charged_p[interval.tenant_id] += decided.charge_p
         interval.billed_ms = decided.to_ms
         interval.billed_p += decided.charge_p
         interval.waived_p += decided.waived_p
@@ -112,6 +116,8 @@ def _charge(session: Session, meter: Meter, due: Sequence[Interval], now: dateti
         if decided.waived_p:
             lives.tell("insufficient_balance", interval.deployment, waived_p=decided.waived_p)
     ledger.post(session, postings)
+    for tenant_id, amount_p in sorted(charged_p.items()):
+        budgets.spend(session, tenant_id=tenant_id, amount_p=amount_p)
     session.flush()
     return charged
 

@@ -60,5 +60,6 @@ def charge(tick: Tick, policy: Policy) -> None:
     while tick(lambda s: credits.credit_interrupted(s, datetime.now(UTC), within_ms=within_ms)):
         pass
     tick(lambda session: stops.stop_broke(session, datetime.now(UTC)))
+    tick(lambda session: stops.stop_over_budget(session, datetime.now(UTC)))
     keep = timedelta(hours=policy.keep_volumes_hours)
     tick(lambda session: watch.watch(session, datetime.now(UTC), keep=keep))
