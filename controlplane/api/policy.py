@@ -83,6 +83,9 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/storage-prices": BILLING,
     "GET /admin/v1/gpu-prices": STAFF,
     "POST /admin/v1/gpu-prices": BILLING,
+    "GET /admin/v1/tenants/{tenant_id}/commitments": STAFF,
+    "POST /admin/v1/tenants/{tenant_id}/commitments": BILLING,
+    "GET /admin/v1/tenants/{tenant_id}/burn-rate": STAFF,
     "GET /admin/v1/usage": STAFF,
     "GET /admin/v1/tenants/{tenant_id}/organization/usage/completions": STAFF,
     "GET /admin/v1/tenants/{tenant_id}/organization/costs": STAFF,
@@ -142,6 +145,8 @@ POLICY: Final[Mapping[str, Roles]] = {
     "GET /v1/account/usage/{request_id}": MEMBER,
     "GET /v1/account/ledger": MEMBER,
     "GET /v1/account/prices": MEMBER,
+    "GET /v1/account/commitments": MEMBER,
+    "GET /v1/account/burn-rate": MEMBER,
     "GET /v1/organization/usage/completions": MEMBER,
     "GET /v1/organization/costs": MEMBER,
     # A tenant: what runs.
