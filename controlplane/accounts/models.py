@@ -144,13 +144,23 @@ class LedgerTransaction(Base):
         CheckConstraint(f"kind IN {KINDS}", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
         CheckConstraint(
-            "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
+            "(kind IN ('gpu_time', 'storage')) = (interval_id IS NOT NULL)"
             " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
             " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)",
             name="gpu_time_explained",
         ),
         CheckConstraint("from_ms >= 0 AND from_ms < to_ms", name="gpu_time_forward"),
         CheckConstraint("reason <> '' AND author <> ''", name="told"),
+        CheckConstraint(
+            "CASE kind WHEN 'refund' THEN corrects_id IS NOT NULL WHEN 'waiver' THEN corrects_id IS"
+            " NOT NULL WHEN 'credit_note' THEN true ELSE corrects_id IS NULL END",
+            name="corrects",
+        ),
+        Index(
+            "ix_ledger_transactions_corrects_id",
+            "corrects_id",
+            postgresql_where=text("corrects_id IS NOT NULL"),
+        ),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
         # What else cost money: charges of tokens, by far the most, are summed up elsewhere.
@@ -169,15 +179,13 @@ class LedgerTransaction(Base):
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
-    # GPU time: the replica's interval, and the part of its proven life that this pays for.
+    # GPU time and storage: the interval, and the part of its proven life that this pays for.
     interval_id: Mapped[uuid.UUID | None]
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)
     rate_p_per_hour: Mapped[int | None] = mapped_column(BigInteger)
-    # What a refund, credit note or waiver takes back.
-    corrects_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("ledger_transactions.id"), index=True
-    )
+    # What a refund, credit note or waiver takes back; the database keeps it to what that took.
+    corrects_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("ledger_transactions.id"))
     reason: Mapped[str]
     author: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

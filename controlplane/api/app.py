@@ -20,6 +20,8 @@ from controlplane.api import (
     keys,
     organization,
     prices,
+    reconcile,
+    storage_prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -33,9 +35,11 @@ ADMIN_ROUTERS = (
     keys.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
     organization.admin_router,
+    reconcile.router,
 )
 TENANT_ROUTERS = (account.router, deployments.router, organization.router)
 

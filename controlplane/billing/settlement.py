@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, exc, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -25,6 +26,9 @@ from controlplane.pricing.models import PriceVersion
 from controlplane.pricing.rating import Price
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.records import TokenUsage
+
+# Engines' journals are read every two seconds: what they know of a lost request comes within this.
+WITNESS_SECONDS = 6.0
 
 _log = logging.getLogger(__name__)
 
@@ -82,17 +86,18 @@ def settle(session: Session, limit: int = 100) -> int:
     return len(claimed)
 
 
-def release_dead(session: Session, limit: int = 1000) -> int:
+def release_dead(session: Session, now: datetime, limit: int = 1000) -> int:
     """Release open holds that closed epochs left without any usage; return how many.
 
-    Such a request was never dispatched, or its journal is lost: it is waived.
+    Such a request was never dispatched, or its journal is lost, and no engine has told of it within
+    `WITNESS_SECONDS` of its epoch's end: it is waived.
     """
     request_ids = session.scalars(
         select(Hold.request_id)
         .join(GatewayEpoch, GatewayEpoch.id == Hold.epoch_id)
         .where(
             Hold.state == "open",
-            GatewayEpoch.closed_at.is_not(None),
+            GatewayEpoch.closed_at < now - timedelta(seconds=WITNESS_SECONDS),
             ~select(StagedUsage).where(StagedUsage.request_id == Hold.request_id).exists(),
         )
         .limit(limit)

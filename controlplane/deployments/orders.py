@@ -35,7 +35,7 @@ from controlplane.errors import (
     NotResponsible,
     UnprocessableRequest,
 )
-from controlplane.pricing import book, gpu
+from controlplane.pricing import book, gpu, storage
 from controlplane.tenants import tenants
 
 
@@ -185,6 +185,7 @@ def market(session: Session, model: str | None = None) -> Market:
         offers={offer.configuration.id: offer for offer in offers(session)},
         rates_p_per_hour=gpu.rates_p_per_hour(session, now),
         serverless=serverless,
+        storage_p_per_gib_hour=storage.rates_p_per_gib_hour(session, now),
     )
 
 

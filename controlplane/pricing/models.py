@@ -1,4 +1,4 @@
-"""Tables of price versions: of tokens, and of GPU time."""
+"""Tables of price versions: of tokens, of GPU time, and of storage."""
 
 import uuid
 from datetime import datetime
@@ -52,5 +52,24 @@ class GpuPriceVersion(Base):
     configuration: Mapped[str]
     kind: Mapped[str]
     rate_p_per_hour: Mapped[int] = mapped_column(BigInteger)
+    effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class StoragePriceVersion(Base):
+    """What a GiB of volume costs an hour from a moment on; immutable.
+
+    `storage_class` is one that is ordered by name, or `*` for every other.
+    """
+
+    __tablename__ = "storage_price_versions"
+    __table_args__ = (
+        UniqueConstraint("storage_class", "effective_from"),
+        CheckConstraint("rate_p_per_gib_hour >= 0", name="rate"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    storage_class: Mapped[str]
+    rate_p_per_gib_hour: Mapped[int] = mapped_column(BigInteger)
     effective_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

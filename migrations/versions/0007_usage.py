@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import rules
+
 revision = "0007"
 down_revision = "0006"
 
@@ -18,10 +20,12 @@ _OWNED = ", ".join(
 
 
 def upgrade() -> None:
-    _partition()
+    with rules.set_aside("usage_events"):
+        _partition()
     _tables()
     _tell()
     _fill()
+    _rules()
     op.create_index(
         "ix_ledger_transactions_costs",
         "ledger_transactions",
@@ -37,12 +41,13 @@ def downgrade() -> None:
     op.execute("UPDATE tenants SET status = 'suspended' WHERE status = 'deleted'")
     _statuses("status IN ('active', 'suspended')")
     op.drop_index("ix_ledger_transactions_costs", "ledger_transactions")
-    op.execute("ALTER TABLE usage_events RENAME TO partitioned")
-    op.execute("DROP TRIGGER tells_usage ON partitioned")
+    _old_rules()
+    op.execute("DROP TRIGGER tells_usage ON usage_events")
     op.execute("DROP FUNCTION tell_usage")
     for table in ("usage_expired", "usage_rollups", "usage_deltas"):
         op.drop_table(table)
-    _whole_again()
+    with rules.set_aside("usage_events"):
+        _whole_again()
 
 
 def _partition() -> None:
@@ -107,6 +112,7 @@ def _refer(references: dict[str, str]) -> None:
 
 
 def _whole_again() -> None:
+    op.execute("ALTER TABLE usage_events RENAME TO partitioned")
     op.execute(
         "CREATE TABLE usage_events (LIKE partitioned INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
     )
@@ -250,6 +256,59 @@ def _fill() -> None:
         SELECT 3600, date_bin('1 hour', start, 'epoch'::timestamptz), {group}, {_SUMMED}
         FROM usage_rollups GROUP BY 2, {group}
     """)
+
+
+def _rules() -> None:
+    sums = ", ".join(f"sum({name}) AS {name}" for name in _SUMS)
+    raw = ", ".join(_SUMS).replace("requests", "1 AS requests")
+    each = ", ".join(f"('{name}', r.{name}, e.{name})" for name in _SUMS)
+    rules.add(
+        "wrong_rollups",
+        "a tenant's roll-ups are what its requests sum up to, expired ones too",
+        f"""
+        SELECT coalesce(r.tenant_id, e.tenant_id) || ' ' || it.name,
+            coalesce(it.found, 0), coalesce(it.expected, 0)
+        FROM (
+            SELECT tenant_id, {sums} FROM (
+                SELECT tenant_id, {", ".join(_SUMS)} FROM usage_rollups WHERE width_seconds = 3600
+                UNION ALL SELECT tenant_id, {", ".join(_SUMS)} FROM usage_deltas
+            ) rolled GROUP BY tenant_id
+        ) r FULL JOIN (
+            SELECT tenant_id, {sums} FROM (
+                SELECT tenant_id, {raw} FROM usage_events
+                UNION ALL SELECT tenant_id, {", ".join(_SUMS)} FROM usage_expired
+            ) raw GROUP BY tenant_id
+        ) e ON e.tenant_id = r.tenant_id
+        CROSS JOIN LATERAL (VALUES {each}) AS it(name, found, expected)
+        WHERE coalesce(it.found, 0) <> coalesce(it.expected, 0)
+        """,
+    )
+    rules.add(
+        "charges_without_usage",
+        "every charge has its usage row, until that expires (I3)",
+        """
+        SELECT t.request_id::text, 0::numeric, 1
+        FROM ledger_transactions t LEFT JOIN usage_events u ON u.request_id = t.request_id
+        WHERE t.kind = 'charge' AND u.request_id IS NULL AND NOT EXISTS (
+            SELECT FROM usage_expired x WHERE x.tenant_id = t.tenant_id
+                AND t.request_id >= x.from_id AND t.request_id < x.until_id
+        )
+        """,
+    )
+
+
+def _old_rules() -> None:
+    rules.drop("wrong_rollups")
+    rules.add(
+        "charges_without_usage",
+        "every charge has its usage row, until that expires (I3)",
+        """
+        SELECT t.request_id::text, 0::numeric, 1
+        FROM ledger_transactions t LEFT JOIN usage_events u ON u.request_id = t.request_id
+        WHERE t.kind = 'charge' AND u.request_id IS NULL
+            AND t.request_id >= (SELECT request_id FROM usage_events ORDER BY request_id LIMIT 1)
+        """,
+    )
 
 
 def _tenants() -> None:
