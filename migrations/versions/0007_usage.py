@@ -177,28 +177,6 @@ def _tables() -> None:
         *_group_columns(),
         *_sum_columns(),
         sa.CheckConstraint("width_seconds IN (60, 3600)", name=op.f("ck_usage_rollups_width")),
-        sa.ForeignKeyConstraint(
-            ["tenant_id", "api_key_id"],
-            ["api_keys.tenant_id", "api_keys.id"],
-            name=op.f("fk_usage_rollups_tenant_id_api_key_id"),
-        ),
-        sa.PrimaryKeyConstraint(
-            "tenant_id",
-            "width_seconds",
-            "start",
-            "api_key_id",
-            "model",
-            "path",
-            "band",
-            "thinking",
-            name=op.f("pk_usage_rollups"),
-        ),
-    )
-    op.create_index(
-        "ix_usage_rollups_minutes",
-        "usage_rollups",
-        ["start"],
-        postgresql_where=sa.text("width_seconds = 60"),
     )
     op.create_table(
         "usage_expired",
@@ -256,6 +234,25 @@ def _fill() -> None:
         SELECT 3600, date_bin('1 hour', start, 'epoch'::timestamptz), {group}, {_SUMMED}
         FROM usage_rollups GROUP BY 2, {group}
     """)
+    # After what was filled in: row by row they take several times as long.
+    op.create_primary_key(
+        op.f("pk_usage_rollups"),
+        "usage_rollups",
+        ["tenant_id", "width_seconds", "start", "api_key_id", "model", "path", "band", "thinking"],
+    )
+    op.create_foreign_key(
+        op.f("fk_usage_rollups_tenant_id_api_key_id"),
+        "usage_rollups",
+        "api_keys",
+        ["tenant_id", "api_key_id"],
+        ["tenant_id", "id"],
+    )
+    op.create_index(
+        "ix_usage_rollups_minutes",
+        "usage_rollups",
+        ["start"],
+        postgresql_where=sa.text("width_seconds = 60"),
+    )
 
 
 def _rules() -> None:
