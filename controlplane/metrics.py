@@ -35,3 +35,7 @@ GPU_TIME_DISCREPANCIES = Counter(
     "Proofs or ticks of GPU time not billed, or not whole",
     ["reason"],
 )
+FINAL_INVOICES = Counter("flashplane_final_invoices", "Invoices made final")
+REFUSED_INVOICES = Counter(
+    "flashplane_refused_invoices", "Invoices that contradict the books and wait for a person"
+)

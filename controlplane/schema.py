@@ -14,6 +14,7 @@ from sqlalchemy import Connection, MetaData, text
 
 from controlplane.accounts import models as accounts_models
 from controlplane.audit import models as audit_models
+from controlplane.billing.invoices import models as invoice_models
 from controlplane.billing.reconcile import models as reconcile_models
 from controlplane.db import Base, open_engine
 from controlplane.deployments import models as deployments_models
@@ -35,6 +36,7 @@ _OWNERS = (
     reconcile_models,
     audit_models,
     webhooks_models,
+    invoice_models,
 )
 
 

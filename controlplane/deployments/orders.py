@@ -36,6 +36,7 @@ from controlplane.errors import (
     UnprocessableRequest,
 )
 from controlplane.pricing import book, gpu, storage
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.tenants import tenants
 
 
@@ -180,7 +181,7 @@ def market(session: Session, model: str | None = None) -> Market:
     serverless = None
     if model is not None:
         with suppress(ModelNotFound):
-            serverless = book.current(session).price(model, book.SERVERLESS, now)
+            serverless = book.current_for(session, None).price(model, SERVERLESS, now)
     return Market(
         offers={offer.configuration.id: offer for offer in offers(session)},
         rates_p_per_hour=gpu.rates_p_per_hour(session, now),
