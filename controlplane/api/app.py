@@ -17,6 +17,7 @@ from controlplane.api import (
     books,
     contract,
     deployments,
+    erasure,
     errors,
     gpu_prices,
     keys,
@@ -39,6 +40,7 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
+    erasure.router,
     keys.admin_router,
     projects.admin_router,
     members.admin_router,

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from support.invoicing import run
 from support.shop import Customer, Shop
 
+from controlplane.billing.invoices import coverage
 from controlplane.billing.receipts import receipt
 from controlplane.errors import Gone, NotFound
 from controlplane.usage import partitions, rollups
@@ -164,3 +166,17 @@ def test_partitions_expire_one_after_the_other(shop: Shop) -> None:
         oldest = partitions.existing(session)[0]
     assert oldest.until > FAR - timedelta(days=400)
     assert keep(shop, FAR) == 0
+
+
+def test_usage_is_covered_when_the_month_after_it_is_invoiced(
+    shop: Shop, customer: Customer
+) -> None:
+    used(shop, customer, made_at(NOW))
+    roll_up(shop)
+    month = partitions.month_of(NOW)
+    assert month.since is not None
+    after = partitions.month_of(month.until).until
+    for now, covered in ((NOW, False), (month.until, False), (after + timedelta(days=2), True)):
+        run(shop.sessions, now)
+        with shop.sessions.begin() as session:
+            assert coverage.covers(session, month.since, month.until) is covered
