@@ -21,6 +21,7 @@ from controlplane.api import (
     contract,
     corrections,
     deployments,
+    erasure,
     errors,
     gpu_prices,
     keys,
@@ -44,6 +45,7 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
+    erasure.router,
     keys.admin_router,
     projects.admin_router,
     members.admin_router,

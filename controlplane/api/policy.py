@@ -35,6 +35,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/tenants": ADMIN,
     "GET /admin/v1/tenants/{tenant_id}": STAFF,
     "PATCH /admin/v1/tenants/{tenant_id}": SUPPORT,
+    "DELETE /admin/v1/tenants/{tenant_id}": ADMIN,
     "GET /admin/v1/tenants/{tenant_id}/balance": STAFF,
     "POST /admin/v1/tenants/{tenant_id}/top-ups": BILLING,
     "GET /admin/v1/tenants/{tenant_id}/keys": STAFF,
