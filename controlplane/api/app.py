@@ -14,6 +14,7 @@ from controlplane.api import (
     account,
     admin_deployments,
     books,
+    budgets,
     deployments,
     errors,
     gpu_prices,
@@ -38,10 +39,11 @@ ADMIN_ROUTERS = (
     storage_prices.router,
     admin_deployments.router,
     books.router,
+    budgets.admin_router,
     reconcile.router,
     organization.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router, organization.router)
+TENANT_ROUTERS = (account.router, budgets.router, deployments.router, organization.router)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:

@@ -9,6 +9,7 @@ from controlplane.cli import (
     admin,
     admin_key,
     announce,
+    budgets,
     configuration,
     deployments,
     doctor,
@@ -39,6 +40,7 @@ Customers and money, with the running product:
     flashplane tenants create acme
     flashplane keys create acme --name laptop
     flashplane top-up acme 25
+    flashplane budgets set acme 100 --period month
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
@@ -90,5 +92,6 @@ admin.add_to(app)
 admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
+budgets.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)

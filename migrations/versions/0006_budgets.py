@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import rules
+
 revision = "0006"
 down_revision = "0005"
 
@@ -12,9 +14,22 @@ def upgrade() -> None:
     # Its usage row and its ledger transaction are the record of a settled request.
     op.execute("DELETE FROM holds WHERE state = 'settled'")
     _hold_states("state IN ('open', 'released')")
+    rules.add(
+        "wrong_budget_holds",
+        "what a budget holds is the sum of the open holds in its scope (I4)",
+        """
+        SELECT b.id::text, b.held_p, coalesce(sum(h.amount_p), 0)
+        FROM budgets b
+        LEFT JOIN api_keys k ON k.tenant_id = b.tenant_id
+            AND (b.scope = 'tenant' OR k.id = b.api_key_id OR k.project_id = b.project_id)
+        LEFT JOIN holds h ON h.api_key_id = k.id AND h.state = 'open'
+        GROUP BY b.id HAVING b.held_p <> coalesce(sum(h.amount_p), 0)
+        """,
+    )
 
 
 def downgrade() -> None:
+    rules.drop("wrong_budget_holds")
     _hold_states("state IN ('open', 'settled', 'released')")
     op.drop_table("budgets")
 
