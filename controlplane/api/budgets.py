@@ -8,15 +8,19 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from controlplane.accounts.limits import Limit, Period, Scope
-from controlplane.api.deps import Admin, Db, Tenant
+from controlplane.accounts import budgets, limits
+from controlplane.accounts.limits import Period, Scope
+from controlplane.api.contract import Contract
+from controlplane.api.deps import Admin, AfterId, Db, Limit, Tenant, page
 from controlplane.api.schemas import Body, Page, Usd
 from controlplane.billing import budget_terms
 from controlplane.money import p_to_usd, usd_to_p
 from controlplane.tenants import tenants
 
-router = APIRouter(prefix="/v1/account/budgets", tags=["budgets"])
-admin_router = APIRouter(prefix="/admin/v1/tenants/{tenant_id}/budgets", tags=["budgets"])
+router = APIRouter(prefix="/v1/account/budgets", tags=["budgets"], route_class=Contract)
+admin_router = APIRouter(
+    prefix="/admin/v1/tenants/{tenant_id}/budgets", tags=["budgets"], route_class=Contract
+)
 
 Percents = Annotated[
     list[Annotated[int, Field(ge=1, le=100)]],
@@ -69,7 +73,7 @@ class BudgetOut(BaseModel):
     thresholds: list[int]
 
     @classmethod
-    def of(cls, limit: Limit) -> "BudgetOut":
+    def of(cls, limit: limits.Limit) -> "BudgetOut":
         return cls(
             id=limit.id,
             tenant_id=limit.tenant_id,
@@ -98,9 +102,11 @@ def create_own_budget(body: NewBudget, session: Db, tenant: Tenant) -> BudgetOut
 
 
 @router.get("")
-def list_own_budgets(session: Db, tenant: Tenant) -> Page[BudgetOut]:
+def list_own_budgets(
+    session: Db, tenant: Tenant, after: AfterId = None, limit: Limit = 100
+) -> Page[BudgetOut]:
     """List budgets as they stand now, oldest first."""
-    return _list(session, tenant.tenant_id)
+    return _list(session, tenant.tenant_id, after, limit)
 
 
 @router.get("/{budget_id}")
@@ -131,10 +137,12 @@ def create_budget(tenant_id: uuid.UUID, body: NewBudget, session: Db, admin: Adm
 
 
 @admin_router.get("")
-def list_budgets(tenant_id: uuid.UUID, session: Db, admin: Admin) -> Page[BudgetOut]:
+def list_budgets(
+    tenant_id: uuid.UUID, session: Db, admin: Admin, after: AfterId = None, limit: Limit = 100
+) -> Page[BudgetOut]:
     """List a tenant's budgets as they stand now, oldest first."""
     tenants.get(session, tenant_id=tenant_id)
-    return _list(session, tenant_id)
+    return _list(session, tenant_id, after, limit)
 
 
 @admin_router.get("/{budget_id}")
@@ -170,9 +178,11 @@ def _create(session: Session, tenant_id: uuid.UUID, body: NewBudget) -> BudgetOu
     return BudgetOut.of(limit)
 
 
-def _list(session: Session, tenant_id: uuid.UUID) -> Page[BudgetOut]:
-    found = budget_terms.listing(session, tenant_id=tenant_id)
-    return Page(data=[BudgetOut.of(limit) for limit in found], next=None)
+def _list(
+    session: Session, tenant_id: uuid.UUID, after: uuid.UUID | None, limit: int
+) -> Page[BudgetOut]:
+    found = budgets.of_tenant(session, tenant_id=tenant_id, after=after, limit=limit + 1)
+    return page(found, limit, show=BudgetOut.of, cursor=lambda budget: budget.id)
 
 
 def _change(

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, Db, Tenant
 from controlplane.api.organization_queries import CostsQuery, UsageQuery
 from controlplane.api.organization_schemas import (
@@ -23,8 +24,10 @@ from controlplane.billing.costs import costs
 from controlplane.tenants import tenants
 from controlplane.usage import rollups
 
-router = APIRouter(prefix="/v1/organization", tags=["organization"])
-admin_router = APIRouter(prefix="/admin/v1/tenants/{tenant_id}/organization", tags=["organization"])
+router = APIRouter(prefix="/v1/organization", tags=["organization"], route_class=Contract)
+admin_router = APIRouter(
+    prefix="/admin/v1/tenants/{tenant_id}/organization", tags=["organization"], route_class=Contract
+)
 
 
 @router.get("/usage/completions")

@@ -81,18 +81,13 @@ def create(
     return get(session, tenant_id=tenant_id, budget_id=budget_id)
 
 
-def listing(session: Session, *, tenant_id: uuid.UUID) -> list[Limit]:
-    """Return a tenant's budgets as they stand now, oldest first."""
-    return budgets.of_tenant(session, tenant_id=tenant_id)
-
-
 def get(session: Session, *, tenant_id: uuid.UUID, budget_id: uuid.UUID) -> Limit:
     """Return one of a tenant's budgets as it stands now.
 
     Raises:
         NotFound: unknown, or another tenant's.
     """
-    for limit in listing(session, tenant_id=tenant_id):
+    for limit in budgets.of_tenant(session, tenant_id=tenant_id):
         if limit.id == budget_id:
             return limit
     raise NotFound(f"There is no budget {budget_id}.")

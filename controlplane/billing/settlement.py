@@ -72,6 +72,7 @@ _DECIDED = {
     "price_version_id": Uuid,
     "band": String,
     "charge_p": BigInteger,
+    "held_p": BigInteger,
 }
 _REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
 _CLAIM = (
@@ -141,6 +142,7 @@ class _Charge:
     row: _Row
     price: Price
     bill: Bill
+    held_p: int
 
 
 def settle(session: Session, limit: int = 100) -> int:
@@ -252,7 +254,7 @@ def _charges(
             limits.hold(row.api_key_id, -hold.amount_p)
         charged_p[row.tenant_id] += decided.charge_p
         limits.spend(row.api_key_id, decided.charge_p)
-        charges.append(_Charge(row, price, decided))
+        charges.append(_Charge(row, price, decided, hold.amount_p if hold else 0))
     return charges
 
 
@@ -283,6 +285,7 @@ def _decided(charges: Sequence[_Charge]) -> dict[str, list[object]]:
             charge.price.version_id,
             charge.price.band,
             charge.bill.charge_p,
+            charge.held_p,
         )
         for charge in charges
     )

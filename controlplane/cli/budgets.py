@@ -6,7 +6,7 @@ import typer
 
 from controlplane.cli.client import AdminClient
 from controlplane.cli.failure import Commands
-from controlplane.cli.output import AsJson, print_one, print_rows
+from controlplane.cli.output import AsJson, Limit, print_one, print_rows
 from controlplane.settings import Settings
 
 COLUMNS = ("id", "scope", "period", "limit_usd", "spent_usd", "held_usd", "renews_at")
@@ -22,11 +22,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 @budgets.command("list")
-def list_budgets(tenant: Tenant, as_json: AsJson = False) -> None:
+def list_budgets(tenant: Tenant, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List a tenant's budgets with what is spent and held of each."""
     with AdminClient(Settings()) as client:
-        answer = client.call("GET", f"/tenants/{client.tenant_id(tenant)}/budgets")
-        print_rows(answer["data"], COLUMNS, as_json=as_json)
+        found = client.pages(f"/tenants/{client.tenant_id(tenant)}/budgets", {}, limit)
+        print_rows(found, COLUMNS, as_json=as_json)
 
 
 @budgets.command("set")
@@ -48,7 +48,7 @@ def set_budget(
     with AdminClient(Settings()) as client:
         path = f"/tenants/{client.tenant_id(tenant)}/budgets"
         wanted = {"period": period, **scope}
-        for budget in client.call("GET", path)["data"]:
+        for budget in client.pages(path, {}, limit=10**9):
             if all(budget[name] == value for name, value in wanted.items()):
                 change = {"limit_usd": limit_usd}
                 answer = client.call("PATCH", f"{path}/{budget['id']}", json=change)

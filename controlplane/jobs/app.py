@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from controlplane import log
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
+from controlplane.billing.gpu.metering import Policy
 from controlplane.billing.invoices import lifecycle
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.billing.reconcile import comparison, recovery, witnesses
@@ -37,6 +38,7 @@ from controlplane.metrics import USAGE_WAITING
 from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.tenants import answers
 from controlplane.usage import partitions, rollups
 
 QUEUE = "flashplane-jobs"
@@ -51,6 +53,7 @@ EVERY_SECONDS = {
     "invoice": 10.0,
     "roll_up": 2.0,
     "keep_partitions": 3600.0,
+    "forget_answers": 600.0,
 }
 PROJECT_SECONDS = 2.0
 # Invoices wait for the next tick after that long: charges wait behind them.
@@ -60,6 +63,7 @@ TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
+_policy = Policy(_settings.spot_credit_minutes, _settings.keep_volumes_hours)
 
 
 def broker_url(redis_url: str) -> str:
@@ -168,7 +172,7 @@ def meter_gpu_time() -> None:
         metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    metering.charge(_tick)
+    metering.charge(_tick, _policy)
 
 
 @app.task
@@ -199,6 +203,13 @@ def keep_partitions() -> None:
     while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
         pass
     while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
+        pass
+
+
+@app.task
+def forget_answers() -> None:
+    """Remove day-old answers to requests with an Idempotency-Key, until none is left."""
+    while _tick(lambda session: answers.forget(session, datetime.now(UTC))):
         pass
 
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import rules
+from migrations import first_rules, rules
 
 revision = "0006"
 down_revision = "0005"
@@ -11,6 +11,12 @@ down_revision = "0005"
 
 def upgrade() -> None:
     _budgets()
+    # What a usage row keeps of the hold, the database itself holds against the charge.
+    op.add_column("usage_events", sa.Column("held_p", sa.BigInteger()))
+    op.create_check_constraint(
+        op.f("ck_usage_events_within_hold"), "usage_events", "charge_p <= held_p"
+    )
+    rules.drop("charges_beyond_holds")
     # Its usage row and its ledger transaction are the record of a settled request.
     op.execute("DELETE FROM holds WHERE state = 'settled'")
     _hold_states("state IN ('open', 'released')")
@@ -30,6 +36,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     rules.drop("wrong_budget_holds")
+    rules.add(*next(rule for rule in first_rules.RULES if rule[0] == "charges_beyond_holds"))
+    op.drop_column("usage_events", "held_p")
     _hold_states("state IN ('open', 'settled', 'released')")
     op.drop_table("budgets")
 
