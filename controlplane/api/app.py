@@ -16,6 +16,7 @@ from controlplane.api import (
     admin_keys,
     audit,
     books,
+    budgets,
     burn,
     commitments,
     contract,
@@ -59,6 +60,7 @@ ADMIN_ROUTERS = (
     burn.admin_router,
     admin_deployments.router,
     books.router,
+    budgets.admin_router,
     reconcile.router,
     organization.admin_router,
     audit.admin_router,
@@ -66,6 +68,7 @@ ADMIN_ROUTERS = (
 )
 TENANT_ROUTERS = (
     account.router,
+    budgets.router,
     keys.router,
     projects.router,
     members.router,
