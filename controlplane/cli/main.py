@@ -13,6 +13,7 @@ from controlplane.cli import (
     deployments,
     doctor,
     gpu_prices,
+    identity,
     journals,
     product,
     reconcile,
@@ -38,6 +39,7 @@ Customers and money, with the running product:
 \b
     flashplane tenants create acme
     flashplane keys create acme --name laptop
+    flashplane members invite ada@example.com owner --tenant acme
     flashplane top-up acme 25
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
@@ -88,6 +90,7 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 admin_key.add_to(app)
+identity.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)
