@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from controlplane.api import (
@@ -99,6 +100,7 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
         terms=Terms(settings.operator_namespace, settings.default_weights),
         readers=contract.readers(routers),
+        entrance=CapacityLimiter(settings.database_pool_size),
     )
     errors.install(app)
     contract.check(routers)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.api.callers import Prover
@@ -19,12 +20,16 @@ class ApiState:
 
     Attributes:
         readers: by path, the routes that show what can be changed there.
+        entrance: threads in which requests wait for a connection to the database. They are apart
+            from those that requests with a connection go on in, which could else all be taken by
+            requests that wait for these.
     """
 
     sessions: sessionmaker[Session]
     prover: Prover
     terms: Terms
     readers: Mapping[str, "Contract"]
+    entrance: CapacityLimiter
 
     @property
     def pepper(self) -> bytes:
