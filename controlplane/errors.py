@@ -9,6 +9,7 @@
     ├── AuthenticationFailed           401     authentication_error      invalid_api_key
     ├── Forbidden                      403     permission_error          permission_denied
     ├── InsufficientBalance            402     insufficient_balance      insufficient_balance
+    │   └── BudgetExceeded             402     insufficient_balance      budget_exceeded
     ├── NotFound                       404     not_found_error           not_found
     │   └── ModelNotFound              404     invalid_request_error     model_not_found
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
@@ -116,6 +117,12 @@ class InsufficientBalance(ControlPlaneError):
     status = 402
     type = "insufficient_balance"
     default_code = "insufficient_balance"
+
+
+class BudgetExceeded(InsufficientBalance):
+    """The money is there, but a budget that its owner set does not cover the request."""
+
+    default_code = "budget_exceeded"
 
 
 class NotFound(ControlPlaneError):

@@ -139,6 +139,17 @@ class Settings(BaseSettings):
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
     )
+    spot_credit_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=24 * 60,
+        description="spot replicas that are interrupted within so many minutes cost nothing",
+    )
+    keep_volumes_hours: int = Field(
+        default=72,
+        ge=24,
+        description="how long volumes outlive their tenant's money; announced a day before the end",
+    )
     project_deployments: bool = Field(
         default=False,
         description="whether the jobs write deployments to the Kubernetes cluster; `up` does its "

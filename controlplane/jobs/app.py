@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from controlplane import log
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
+from controlplane.billing.gpu.metering import Policy
 from controlplane.billing.invoices import lifecycle
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.billing.reconcile import comparison, recovery, witnesses
@@ -62,6 +63,7 @@ TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
+_policy = Policy(_settings.spot_credit_minutes, _settings.keep_volumes_hours)
 
 
 def broker_url(redis_url: str) -> str:
@@ -170,7 +172,7 @@ def meter_gpu_time() -> None:
         metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    metering.charge(_tick)
+    metering.charge(_tick, _policy)
 
 
 @app.task

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import rules
+
 revision = "0007"
 down_revision = "0006"
 
@@ -18,7 +20,8 @@ _OWNED = ", ".join(
 
 
 def upgrade() -> None:
-    _partition()
+    with rules.set_aside("usage_events"):
+        _partition()
     _tables()
     _tell()
     _fill()
@@ -37,12 +40,13 @@ def downgrade() -> None:
     op.execute("UPDATE tenants SET status = 'suspended' WHERE status = 'deleted'")
     _statuses("status IN ('active', 'suspended')")
     op.drop_index("ix_ledger_transactions_costs", "ledger_transactions")
-    op.execute("ALTER TABLE usage_events RENAME TO partitioned")
-    op.execute("DROP TRIGGER tells_usage ON partitioned")
+    op.execute("DROP TRIGGER tells_usage ON usage_events")
     op.execute("DROP FUNCTION tell_usage")
     for table in ("usage_expired", "usage_rollups", "usage_deltas"):
         op.drop_table(table)
-    _whole_again()
+    with rules.set_aside("usage_events"):
+        op.execute("ALTER TABLE usage_events RENAME TO partitioned")
+        _whole_again()
 
 
 def _partition() -> None:
