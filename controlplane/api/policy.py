@@ -67,6 +67,8 @@ POLICY: Final[Mapping[str, Roles]] = {
     # Platform: money.
     "GET /admin/v1/prices": STAFF,
     "POST /admin/v1/prices": BILLING,
+    "POST /admin/v1/prices/import": BILLING,
+    "POST /admin/v1/prices/preview": BILLING,
     "GET /admin/v1/prices/current": STAFF,
     "GET /admin/v1/price-calendars": STAFF,
     "POST /admin/v1/price-calendars": BILLING,
