@@ -19,6 +19,7 @@ class ApiState:
     """`request.app.state.api`.
 
     Attributes:
+        webhooks_to_loopback: whether webhooks may go to this machine.
         readers: by path, the routes that show what can be changed there.
         entrance: threads in which requests wait for a connection to the database. They are apart
             from those that requests with a connection go on in, which could else all be taken by
@@ -28,6 +29,7 @@ class ApiState:
     sessions: sessionmaker[Session]
     prover: Prover
     terms: Terms
+    webhooks_to_loopback: bool
     readers: Mapping[str, "Contract"]
     entrance: CapacityLimiter
 
