@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from controlplane.api import (
@@ -119,6 +120,7 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
         readers=contract.readers(routers),
+        entrance=CapacityLimiter(settings.database_pool_size),
     )
     errors.install(app)
     contract.check(routers)

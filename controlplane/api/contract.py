@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from sqlalchemy import func, select
@@ -141,7 +141,7 @@ class _Visit:
     async def answer(self) -> Response:
         request = self._request
         request.state.session = self._session
-        await run_in_threadpool(self._admit)
+        await to_thread.run_sync(self._admit, limiter=self._state.entrance)
         if request.method not in MUTATING:
             response = await self._render(request)
             self._tag(response)
@@ -164,11 +164,12 @@ class _Visit:
         return self._state.prover.pepper
 
     def _admit(self) -> None:
-        """Prove the caller and ask the policy."""
+        """Prove the caller and ask the policy; have a connection from then on."""
         roles = policy.roles(self._request.method, self._route.path)
         assert roles is not None, "checked when the app was made"
         caller = self._state.prover.caller(self._session, self._request, roles)
         self._request.state.caller = caller
+        self._session.connection()
 
     async def _sent(self) -> Sent | None:
         request = self._request

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.api.buckets import COST_WIDTH, USAGE_WIDTHS, BucketWidth, Window, window
+from controlplane.api.schemas import Name
 from controlplane.usage.rollups import Filters
 
 UsageGroup = Literal["project_id", "api_key_id", "model", "path", "band", "thinking"]
@@ -20,7 +21,7 @@ _MANY = 1000
 _AS_CLIENTS_WRITE_IT = "the same, as OpenAI's clients write it"
 _Seconds = Annotated[int, Field(ge=0, le=_LAST_SECOND)]
 _Ids = Annotated[list[uuid.UUID], Field(max_length=_MANY)]
-_Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=_MANY)]
+_Names = Annotated[list[Name], Field(max_length=_MANY)]
 
 
 def _bracketed(name: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.api.callers import Prover
@@ -20,6 +21,9 @@ class ApiState:
     Attributes:
         webhooks_to_loopback: whether webhooks may go to this machine.
         readers: by path, the routes that show what can be changed there.
+        entrance: threads in which requests wait for a connection to the database. They are apart
+            from those that requests with a connection go on in, which could else all be taken by
+            requests that wait for these.
     """
 
     sessions: sessionmaker[Session]
@@ -27,6 +31,7 @@ class ApiState:
     terms: Terms
     webhooks_to_loopback: bool
     readers: Mapping[str, "Contract"]
+    entrance: CapacityLimiter
 
     @property
     def pepper(self) -> bytes:

@@ -46,7 +46,8 @@ def get_tenant(tenant_id: uuid.UUID, session: Db, admin: Admin) -> TenantOut:
 def set_tenant_status(
     tenant_id: uuid.UUID, body: TenantStatus, session: Db, admin: Admin
 ) -> TenantOut:
-    """Suspend a tenant, or make it active again. A suspended tenant's keys open nothing."""
+    """Suspend a tenant, or make it active again. Within a second of its suspension neither its keys
+    nor its people open anything; requests that are running finish, and are billed."""
     tenant = tenants.set_status(session, tenant_id=tenant_id, status=body.status)
     return TenantOut.model_validate(tenant)
 

@@ -14,7 +14,10 @@ from controlplane.cli.output import AsJson, Limit, print_one, print_rows
 from controlplane.settings import Settings
 
 TENANT_COLUMNS = ("name", "id", "status", "created_at")
-KEY_COLUMNS = ("name", "id", "public_id", "created_at", "revoked_at")
+KEY_COLUMNS = (
+    *("name", "id", "public_id", "scopes", "created_at", "expires_at", "last_used_at"),
+    "revoked_at",
+)
 USAGE_COLUMNS = (
     *("request_id", "model", "hit_tokens", "miss_tokens", "output_tokens", "finish_reason"),
     "charge_usd",
@@ -69,12 +72,20 @@ def activate_tenant(tenant: Tenant, as_json: AsJson = False) -> None:
 def create_key(
     tenant: Tenant,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="inference, read, manage or own, several times; none: all of them."),
+    ] = None,
+    project_id: Annotated[
+        str | None, typer.Option(help="See `flashplane projects list`; none: the default one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its token is shown now and never again."""
+    body = {"name": name, "scopes": scope or None, "project_id": project_id}
     with AdminClient(Settings()) as client:
         path = f"/tenants/{client.tenant_id(tenant)}/keys"
-        print_one(client.call("POST", path, json={"name": name}), as_json=as_json)
+        print_one(client.call("POST", path, json=body), as_json=as_json)
 
 
 @keys.command("list")

@@ -3,13 +3,15 @@
 Run beside the database, in a cluster inside the API's pod; `flashplane up` makes its own.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from controlplane.cli.services import complete_settings
 from controlplane.db import open_engine, session_factory
 from controlplane.tenants import keys
+
+Role = Literal["admin", "support", "billing"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,14 +21,15 @@ def add_to(app: typer.Typer) -> None:
 
 def admin_key(
     name: Annotated[str, typer.Argument(help="Whose it is, for whoever looks later.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")] = "admin",
 ) -> None:
-    """Make a platform admin's key, straight in the database, and print it this once."""
+    """Make a key for the platform's staff, straight in the database, and print it this once."""
     settings = complete_settings()
     engine = open_engine(settings.database_url, pool_size=1)
     try:
         with session_factory(engine).begin() as session:
             pepper = settings.key_pepper.get_secret_value().encode()
-            _, token = keys.issue_admin(session, pepper, name=name)
+            _, token = keys.issue_admin(session, pepper, name=name, role=role)
     finally:
         engine.dispose()
     typer.echo(token)

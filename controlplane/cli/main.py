@@ -16,6 +16,7 @@ from controlplane.cli import (
     deployments,
     doctor,
     gpu_prices,
+    identity,
     journals,
     prices,
     product,
@@ -42,6 +43,7 @@ Customers and money, with the running product:
 \b
     flashplane tenants create acme
     flashplane keys create acme --name laptop
+    flashplane members invite ada@example.com owner --tenant acme
     flashplane top-up acme 25
     flashplane budgets set acme 100 --period month
     flashplane credit grant acme 5 --reason welcome
@@ -105,6 +107,7 @@ admin.add_to(app)
 prices.add_to(app)
 credit.add_to(app)
 admin_key.add_to(app)
+identity.add_to(app)
 audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)

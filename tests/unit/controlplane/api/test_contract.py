@@ -10,7 +10,9 @@ from sqlalchemy import func, select, text
 from starlette.testclient import TestClient
 from support.shop import PEPPER, Shop
 
+from controlplane.api.app import create_admin_app
 from controlplane.audit.models import AuditEvent
+from controlplane.settings import Settings
 from controlplane.tenants import answers, keys
 from controlplane.tenants.models import GivenAnswer, Tenant
 
@@ -194,3 +196,16 @@ def test_the_platforms_changes_are_told_to_the_tenant_they_concern(
         ("set_tenant_status", tenant_id),
         ("put_model", "None"),
     }
+
+
+def test_more_requests_than_threads_wait_for_one_connection(
+    settings: Settings, admin_key: str
+) -> None:
+    app = create_admin_app(settings.model_copy(update={"database_pool_size": 1}))
+    with TestClient(app, headers={"authorization": f"Bearer {admin_key}"}) as client:
+
+        def look(_: int) -> int:
+            return client.get("/admin/v1/tenants").status_code
+
+        with ThreadPoolExecutor(60) as threads:
+            assert set(threads.map(look, range(60))) == {200}

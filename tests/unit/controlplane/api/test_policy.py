@@ -117,6 +117,7 @@ def test_a_viewer_changes_nothing_and_support_little() -> None:
     assert changing("support") == {
         "PATCH /admin/v1/tenants/{tenant_id}",
         "DELETE /admin/v1/keys/{key_id}",
+        "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}",
     }
 
 
@@ -138,6 +139,7 @@ BODIES: dict[str, object] = {
     "PATCH /v1/projects/{project_id}": {"name": "taken over"},
     "PATCH /v1/members/{member_id}": {"role": "viewer"},
     "PATCH /v1/account/budgets/{budget_id}": {"limit_usd": "0"},
+    "PATCH /v1/account/webhooks/{endpoint_id}": {"enabled": False},
     "PATCH /v1/deployments/{deployment_id}": {"spec": {"replicas": 2}},
     "POST /v1/deployments/{deployment_id}/ssh-keys": {"name": "eve", "public_key": "ssh-rsa AAAA"},
 }
@@ -155,8 +157,12 @@ def owned(shop: Shop, as_tenant: AsTenant) -> dict[str, str]:
     owner = as_tenant(customer.token)
     member = owner.post("/v1/members", json={"email": "a@example.com", "role": "owner"}).json()
     budget = owner.post("/v1/account/budgets", json={"limit_usd": "100"}).json()
+    hook = owner.post("/v1/account/webhooks", json={"url": "https://hooks.example/"}).json()
+    ping = owner.post(f"/v1/account/webhooks/{hook['id']}/ping").json()
     return {
         "budget_id": budget["id"],
+        "endpoint_id": hook["id"],
+        "delivery_id": ping["id"],
         "key_id": str(customer.api_key_id),
         "project_id": str(customer.project_id),
         "member_id": member["id"],

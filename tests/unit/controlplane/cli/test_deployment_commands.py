@@ -1,24 +1,13 @@
 """`flashplane deployments | gpu-prices` against a served admin API."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import Command, commanding
-from support.orders import stock
-from support.shop import Shop
+from support.command import Command
 
 from controlplane.cli.deployments import fields_of
 from controlplane.errors import StartupError
-
-
-@pytest.fixture
-def command(shop: Shop, database_url: str, tmp_path: Path) -> Iterator[Command]:
-    with shop.sessions.begin() as session:
-        stock(session)
-    with commanding(shop, database_url, tmp_path) as command:
-        yield command
 
 
 def create(command: Command, *arguments: str) -> Any:
