@@ -60,6 +60,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/admin-keys": ADMIN,
     "GET /admin/v1/admin-keys/{key_id}": ADMIN,
     "DELETE /admin/v1/admin-keys/{key_id}": ADMIN,
+    "GET /admin/v1/peppers": STAFF,
     "GET /admin/v1/models": STAFF,
     "GET /admin/v1/models/{name}": STAFF,
     "PUT /admin/v1/models/{name}": ADMIN,
