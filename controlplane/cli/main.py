@@ -11,6 +11,7 @@ from controlplane.cli import (
     announce,
     audit,
     configuration,
+    credit,
     deployments,
     doctor,
     gpu_prices,
@@ -41,6 +42,7 @@ Customers and money, with the running product:
     flashplane tenants create acme
     flashplane keys create acme --name laptop
     flashplane top-up acme 25
+    flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
@@ -99,6 +101,7 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 prices.add_to(app)
+credit.add_to(app)
 admin_key.add_to(app)
 audit.add_to(app)
 deployments.add_to(app)

@@ -29,7 +29,7 @@ from controlplane.audit import anchors
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
 from controlplane.billing.gpu.metering import Policy
-from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices import coverage, lifecycle
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
@@ -208,7 +208,7 @@ def keep_partitions() -> None:
     """Make the partitions of the months to come; drop usage that has been kept long enough."""
     now, keep_days = datetime.now(UTC), _settings.usage_retention_days
     _tick(lambda session: partitions.keep(session, now))
-    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
+    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=coverage.covers)):
         pass
     while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
         pass
@@ -260,11 +260,6 @@ def project() -> None:
         _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
     except ClusterError as error:
         _log.warning("cluster_unavailable", extra={"reason": str(error)})
-
-
-def _is_invoiced(session: Session, since: datetime, until: datetime) -> bool:
-    """Whether all that was used in a time is on final invoices; nothing is dropped before."""
-    return False
 
 
 @cache
