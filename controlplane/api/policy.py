@@ -111,7 +111,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/tenants/{tenant_id}/webhooks": ADMIN,
     "GET /admin/v1/tenants/{tenant_id}/webhooks/deliveries": STAFF,
     "GET /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": STAFF,
-    "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": SUPPORT,
+    "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": ADMIN,
     "DELETE /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": ADMIN,
     # A tenant: who it is.
     "GET /v1/me": KNOWN,

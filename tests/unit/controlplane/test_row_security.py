@@ -28,7 +28,7 @@ OF_TENANTS = text("""
         has_any_column_privilege('flashplane_tenant', pg_class.oid, 'UPDATE') AS writable,
         relispartition
     FROM pg_class
-    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    WHERE relnamespace <> 'pg_catalog'::regnamespace AND relkind IN ('r', 'p')
       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid
                   AND attname = 'tenant_id' AND NOT attisdropped)
 """)
@@ -170,7 +170,7 @@ def test_without_a_tenant_the_role_sees_nothing(shop: Shop, two: tuple[Customer,
 def test_a_database_user_of_few_rights_is_told_what_is_missing(database_url: str) -> None:
     user = f"weak_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public, books CASCADE")
+        connection.execute("DROP SCHEMA public, books, partitions CASCADE")
         connection.execute(f"CREATE ROLE {user} LOGIN")
         connection.execute(f"CREATE SCHEMA public AUTHORIZATION {user}")
         name = connection.info.dbname
