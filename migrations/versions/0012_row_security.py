@@ -22,9 +22,10 @@ _OTHERWISE = {
 }
 # What the tenants' REST API does to each table, and no more.
 _READ = (
-    *("accounts", "billing_profiles", "fund_states", "gpu_intervals", "holds", "invoice_lines"),
+    *("accounts", "billing_profiles", "commitment_dues", "commitments", "fund_states"),
+    *("gpu_intervals", "holds", "invoice_lines"),
     *("invoice_payments", "invoices", "ledger_entries", "ledger_transactions", "people"),
-    *("price_rates", "price_versions", "tenants", "usage_deltas", "usage_events", "usage_expired"),
+    *("price_rates", "price_versions", "usage_deltas", "usage_events", "usage_expired"),
     *("usage_rollups", "usage_staging", "volume_intervals"),
     # Of nobody: what everybody may buy.
     *("gpu_configurations", "gpu_price_versions", "models", "price_calendars"),
@@ -39,6 +40,8 @@ _WRITE = {
     "given_answers": "SELECT, INSERT, UPDATE, DELETE",
     "memberships": "SELECT, INSERT, UPDATE, DELETE",
     "projects": "SELECT, INSERT, UPDATE",
+    # To lock the tenant while a project's name is chosen; its id cannot become another's.
+    "tenants": "SELECT, UPDATE (id)",
     "webhook_deliveries": "SELECT, INSERT, UPDATE, DELETE",
     "webhook_endpoints": "SELECT, INSERT, UPDATE, DELETE",
     "webhook_notices": "SELECT, INSERT",
