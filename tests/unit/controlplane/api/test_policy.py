@@ -153,12 +153,15 @@ def owned(shop: Shop, as_tenant: AsTenant) -> dict[str, str]:
     shop.settle()
     owner = as_tenant(customer.token)
     member = owner.post("/v1/members", json={"email": "a@example.com", "role": "owner"}).json()
+    webhook = owner.post("/v1/account/webhooks", json={"url": "https://example.com"}).json()["id"]
     return {
         "key_id": str(customer.api_key_id),
         "project_id": str(customer.project_id),
         "member_id": member["id"],
         "deployment_id": ordered(owner)["id"],
         "request_id": str(request_id),
+        "endpoint_id": webhook,
+        "delivery_id": owner.post(f"/v1/account/webhooks/{webhook}/ping").json()["id"],
     }
 
 
