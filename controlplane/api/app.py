@@ -30,6 +30,7 @@ from controlplane.api import (
     members,
     models,
     organization,
+    peppers,
     prices,
     projects,
     reconcile,
@@ -52,6 +53,7 @@ ADMIN_ROUTERS = (
     projects.admin_router,
     members.admin_router,
     admin_keys.router,
+    peppers.router,
     models.router,
     corrections.router,
     prices.router,
@@ -116,7 +118,11 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     )
     app.state.api = ApiState(
         sessions=session_factory(engine),
-        prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
+        prover=Prover(
+            settings.key_pepper.get_secret_value().encode(),
+            _verifier(settings),
+            settings.key_pepper_previous.get_secret_value().encode(),
+        ),
         webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
         readers=contract.readers(routers),

@@ -87,6 +87,7 @@ class Prover:
 
     pepper: bytes
     verifier: Verifier | None
+    previous: bytes = b""  # the pepper before
 
     def caller(self, session: Session, request: Request, roles: policy.Roles) -> Caller:
         """Return who calls a route that is open to `roles`.
@@ -120,14 +121,14 @@ class Prover:
         return caller
 
     def _staff_key(self, session: Session, token: str) -> Staff:
-        key = keys.authenticate_admin(session, self.pepper, token)
+        key = keys.authenticate_admin(session, self.pepper, token, previous=self.previous)
         if key is None:
             raise AuthenticationFailed("The admin key is missing, unknown or revoked.")
         keys.note_use(session, AdminKey, [key.id])
         return Staff(f"admin_key:{key.id}", key.name, key.role)
 
     def _tenant_key(self, session: Session, token: str) -> Member:
-        principal = keys.authenticate(session, self.pepper, token)
+        principal = keys.authenticate(session, self.pepper, token, previous=self.previous)
         if principal is None:
             raise AuthenticationFailed("The API key is missing, unknown or revoked.")
         keys.note_use(session, ApiKey, [principal.api_key_id])

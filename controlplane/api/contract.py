@@ -27,8 +27,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from controlplane import row_security
 from controlplane.api import auditing, policy
-from controlplane.api.callers import Nobody
+from controlplane.api.callers import Member, Nobody
 from controlplane.api.state import ApiState
 from controlplane.errors import PreconditionFailed, StartupError, UnprocessableRequest
 from controlplane.tenants import answers
@@ -164,12 +165,15 @@ class _Visit:
         return self._state.prover.pepper
 
     def _admit(self) -> None:
-        """Prove the caller and ask the policy; have a connection from then on."""
+        """Prove the caller, ask the policy, and have a connection from then on: a tenant's caller
+        one that sees its own rows alone."""
         roles = policy.roles(self._request.method, self._route.path)
         assert roles is not None, "checked when the app was made"
         caller = self._state.prover.caller(self._session, self._request, roles)
         self._request.state.caller = caller
         self._session.connection()
+        if isinstance(caller, Member):
+            row_security.confine(self._session, tenant_id=caller.tenant_id)
 
     async def _sent(self) -> Sent | None:
         request = self._request

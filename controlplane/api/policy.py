@@ -66,6 +66,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/admin-keys": ADMIN,
     "GET /admin/v1/admin-keys/{key_id}": ADMIN,
     "DELETE /admin/v1/admin-keys/{key_id}": ADMIN,
+    "GET /admin/v1/peppers": STAFF,
     "GET /admin/v1/models": STAFF,
     "GET /admin/v1/models/{name}": STAFF,
     "PUT /admin/v1/models/{name}": ADMIN,
@@ -115,7 +116,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "POST /admin/v1/tenants/{tenant_id}/webhooks": ADMIN,
     "GET /admin/v1/tenants/{tenant_id}/webhooks/deliveries": STAFF,
     "GET /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": STAFF,
-    "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": SUPPORT,
+    "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": ADMIN,
     "DELETE /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}": ADMIN,
     # A tenant: who it is.
     "GET /v1/me": KNOWN,

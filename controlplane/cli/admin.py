@@ -106,6 +106,18 @@ def revoke_key(
         print_one(client.call("DELETE", f"/keys/{key_id}"), as_json=as_json)
 
 
+@keys.command("peppers")
+def tell_peppers(as_json: AsJson = False) -> None:
+    """Tell how many live keys still need the pepper before.
+
+    To rotate: set FLASHPLANE_KEY_PEPPER to a new secret and FLASHPLANE_KEY_PEPPER_PREVIOUS to the
+    old one, restart, and take the old one away once `other` and `unknown` are 0. A key is hashed
+    anew when it is used; prompts that engines have cached are cached anew.
+    """
+    with AdminClient(Settings()) as client:
+        print_one(client.call("GET", "/peppers"), as_json=as_json)
+
+
 def top_up(
     tenant: Tenant,
     amount_usd: Annotated[str, typer.Argument(help="Such as 25 or 0.50.")],

@@ -9,6 +9,8 @@ import logging
 import time
 import uuid
 
+from sqlalchemy.orm import Session
+
 from controlplane.errors import AuthenticationFailed, Unavailable
 from controlplane.gateway.database import Database
 from controlplane.tenants import keys
@@ -44,9 +46,10 @@ def _refusal() -> AuthenticationFailed:
 class Authenticator:
     """Proves tokens against the database and remembers live ones for a second, by full hash."""
 
-    def __init__(self, database: Database, pepper: bytes) -> None:
+    def __init__(self, database: Database, pepper: bytes, previous: bytes = b"") -> None:
         self._database = database
         self._pepper = pepper
+        self._previous = previous
         self._cache: dict[bytes, tuple[Principal, float]] = {}
         self._misses: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._used: set[uuid.UUID] = set()
@@ -67,6 +70,9 @@ class Authenticator:
         except Unavailable as error:
             self._used |= used
             _log.warning("uses_not_told", extra={"reason": error.message})
+
+    def _authenticate(self, session: Session, token: str) -> Principal | None:
+        return keys.authenticate(session, self._pepper, token, previous=self._previous)
 
     async def principal(self, token: str) -> Principal:
         """Return who holds `token`.
@@ -95,7 +101,7 @@ class Authenticator:
     async def _look_up(self, digest: bytes, token: str) -> Principal | None:
         # Believed from before the question was asked: the answer may be as old as that.
         believed_until = time.monotonic() + TTL_SECONDS
-        principal = await self._database.run(keys.authenticate, self._pepper, token)
+        principal = await self._database.run(self._authenticate, token)
         if principal is None:
             self._cache.pop(digest, None)
         else:

@@ -88,7 +88,9 @@ class Gateway:
         )
         self.prices = Prices(self._database)
         self.aliases = Aliases(self._database)
-        self.authenticator = Authenticator(self._database, self._pepper)
+        self.authenticator = Authenticator(
+            self._database, self._pepper, settings.key_pepper_previous.get_secret_value().encode()
+        )
         self.holds = HoldBatcher(self._database)
         await poll_once(self._store, self.router)
         self._spawn(poll(self._store, self.router))

@@ -30,12 +30,18 @@ BALANCE_USD = "100"
 HIT_USD, MISS_USD, OUTPUT_USD = "0.0028", "0.14", "0.28"
 
 
-def ensure_demo(session: Session, secrets: Secrets, say: Callable[[str], None]) -> Secrets:
+def ensure_demo(
+    session: Session, secrets: Secrets, say: Callable[[str], None], *, previous: bytes = b""
+) -> Secrets:
     """Make what is missing and return the secrets with working keys.
 
     Raises:
         SupervisorError: the keys were hashed with another pepper.
     """
+    pepper = secrets.key_pepper.encode()
+    # Proving them hashes them anew, should the pepper be a new one.
+    keys.authenticate(session, pepper, secrets.api_key, previous=previous)
+    keys.authenticate_admin(session, pepper, secrets.admin_key, previous=previous)
     _ensure_price(session)
     _ensure_gpu_price(session)
     tenant = _ensure_tenant(session, say)

@@ -117,7 +117,12 @@ class Start:
             with self.progress.step("Demo tenant"):
                 with session_factory(engine).begin() as session:
                     secrets = ensure_pepper(session, self.layout.secrets_file, configured_pepper)
-                    secrets = ensure_demo(session, secrets, self.progress.say)
+                    secrets = ensure_demo(
+                        session,
+                        secrets,
+                        self.progress.say,
+                        previous=self.settings.key_pepper_previous.get_secret_value().encode(),
+                    )
                 secrets.save(self.layout.secrets_file)
         except OperationalError as error:
             raise SupervisorError(

@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from controlplane.errors import Conflict, Forbidden, NotFound, UnprocessableRequest
@@ -44,6 +44,7 @@ _TOKEN = re.compile(
     rf"(dsf|dsa)_([0-9A-Za-z]{{{_PUBLIC_ID_CHARS}}})_[0-9A-Za-z]{{{_SECRET_CHARS}}}"
     rf"_([0-9A-Za-z]{{{_CHECKSUM_CHARS}}})"
 )
+_TABLES: tuple[type[ApiKey] | type[AdminKey], ...] = (ApiKey, AdminKey)
 _NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
@@ -113,6 +114,7 @@ def issue(
         project_id=project.id,
         public_id=parsed.public_id,
         digest=_digest(pepper, parsed.token),
+        pepper_mark=pepper_mark(pepper),
         name=name,
         scopes=[scope for scope in ALL_SCOPES if scope in scopes],
         expires_at=expires_at,
@@ -175,6 +177,7 @@ def issue_admin(
     key = AdminKey(
         public_id=parsed.public_id,
         digest=_digest(pepper, parsed.token),
+        pepper_mark=pepper_mark(pepper),
         name=name,
         role=role,
         expires_at=expires_at,
@@ -185,14 +188,20 @@ def issue_admin(
     return key, parsed.token
 
 
-def authenticate(session: Session, pepper: bytes, token: str) -> Principal | None:
+def authenticate(
+    session: Session, pepper: bytes, token: str, *, previous: bytes = b""
+) -> Principal | None:
     """Return who holds `token`; None when unknown, revoked, expired, or when the tenant is
-    suspended or the project archived."""
+    suspended or the project archived. A key that only the `previous` pepper proves is hashed anew.
+    """
     parsed = parse(token)
     if parsed is None or parsed.kind != "dsf":
         return None
     row = session.execute(
-        select(ApiKey.tenant_id, ApiKey.project_id, ApiKey.id, ApiKey.scopes, ApiKey.digest)
+        select(
+            *(ApiKey.tenant_id, ApiKey.project_id, ApiKey.id, ApiKey.scopes, ApiKey.digest),
+            ApiKey.pepper_mark,
+        )
         .join(Tenant, Tenant.id == ApiKey.tenant_id)
         .join(Project, Project.id == ApiKey.project_id)
         .where(
@@ -202,24 +211,70 @@ def authenticate(session: Session, pepper: bytes, token: str) -> Principal | Non
             Project.archived_at.is_(None),
         )
     ).one_or_none()
-    # An unknown id costs the same work as a wrong secret, so that time tells nothing.
-    if not hmac.compare_digest(_digest(pepper, token), row.digest if row else _NO_DIGEST):
+    if not _proven(session, ApiKey, row, pepper, previous, token):
         return None
     assert row is not None
     return Principal(row.tenant_id, row.project_id, row.id, frozenset(row.scopes))
 
 
-def authenticate_admin(session: Session, pepper: bytes, token: str) -> AdminKey | None:
-    """Return the admin key that `token` proves; None when unknown, revoked or expired."""
+def authenticate_admin(
+    session: Session, pepper: bytes, token: str, *, previous: bytes = b""
+) -> AdminKey | None:
+    """Return the admin key that `token` proves; None when unknown, revoked or expired. `previous`
+    as in `authenticate`."""
     parsed = parse(token)
     if parsed is None or parsed.kind != "dsa":
         return None
     key = session.scalar(
         select(AdminKey).where(AdminKey.public_id == parsed.public_id, _lives(AdminKey))
     )
-    if not hmac.compare_digest(_digest(pepper, token), key.digest if key else _NO_DIGEST):
-        return None
-    return key
+    return key if _proven(session, AdminKey, key, pepper, previous, token) else None
+
+
+def by_pepper(session: Session, pepper: bytes) -> dict[str, int]:
+    """Return how many live keys `pepper` has hashed (`current`), how many another has (`other`),
+    and of how many that is not known, for they were not used since it is told (`unknown`)."""
+    marks = union_all(
+        *(select(table.pepper_mark.label("mark")).where(_lives(table)) for table in _TABLES)
+    ).subquery()
+    which = case(
+        (marks.c.mark == pepper_mark(pepper), "current"),
+        (marks.c.mark.is_(None), "unknown"),
+        else_="other",
+    )
+    counted = session.execute(select(which, func.count()).group_by(which)).all()
+    return {"current": 0, "other": 0, "unknown": 0} | {
+        str(name): int(count) for name, count in counted
+    }
+
+
+def pepper_mark(pepper: bytes) -> str:
+    """Return what tells peppers apart without telling them."""
+    return hmac.digest(pepper, b"which pepper this is", "sha256")[:8].hex()
+
+
+def _proven(
+    session: Session,
+    table: type[ApiKey] | type[AdminKey],
+    key: Any,
+    pepper: bytes,
+    previous: bytes,
+    token: str,
+) -> bool:
+    """Return whether `token` is the key's; see to it that the newest pepper has hashed it."""
+    # An unknown id costs the same work as a wrong secret, so that time tells nothing.
+    digest, stored = _digest(pepper, token), key.digest if key else _NO_DIGEST
+    proven = hmac.compare_digest(digest, stored)
+    if previous:
+        proven |= hmac.compare_digest(_digest(previous, token), stored)
+    if proven and key.pepper_mark != pepper_mark(pepper):
+        session.execute(
+            update(table)
+            .where(table.id == key.id, table.digest == stored)
+            .values(digest=digest, pepper_mark=pepper_mark(pepper)),
+            execution_options={"synchronize_session": False},
+        )
+    return proven
 
 
 def note_use(
