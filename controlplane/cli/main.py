@@ -19,6 +19,7 @@ from controlplane.cli import (
     reconcile,
     scrub,
     services,
+    storage_prices,
 )
 from controlplane.cli.failure import Commands
 
@@ -100,5 +101,6 @@ prices.add_to(app)
 admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
+storage_prices.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)
