@@ -104,7 +104,7 @@ def _parsed(session: Session, order: Order, terms: Terms) -> Spec:
             "A serverless pool has no tenant; every other deployment has one.", param="tenant_id"
         )
     if order.tenant_id is not None:
-        tenants.get(session, tenant_id=order.tenant_id)
+        tenants.living(session, tenant_id=order.tenant_id)
     given = order.spec
     if order.path is not Path.BARE and "weights" not in given:
         given = {**given, "weights": terms.default_weights}
