@@ -23,6 +23,7 @@ from controlplane.cli import (
     reconcile,
     scrub,
     services,
+    storage_prices,
 )
 from controlplane.cli.failure import Commands
 
@@ -112,5 +113,6 @@ audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 budgets.add_to(app)
+storage_prices.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)

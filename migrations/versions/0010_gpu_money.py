@@ -252,9 +252,14 @@ def _rates() -> None:
         op.f("fk_gpu_intervals_commitment_id"), table, "commitments", ["commitment_id"], ["id"]
     )
     op.add_column(table, sa.Column("list_p_per_hour", sa.BigInteger()))
-    op.execute("UPDATE gpu_intervals SET list_p_per_hour = rate_p_per_hour")
-    op.alter_column(table, "list_p_per_hour", nullable=False)
     op.drop_constraint(op.f("ck_gpu_intervals_exact_sum"), table)
+    op.execute("UPDATE gpu_intervals SET list_p_per_hour = rate_p_per_hour")
+    # Lives of two rates, whose parts a downgrade forgot.
+    op.execute(
+        "UPDATE gpu_intervals SET rated_from_ms = billed_ms, rated_p = billed_p + waived_p"
+        f" WHERE NOT ({_OLD_EXACT})"
+    )
+    op.alter_column(table, "list_p_per_hour", nullable=False)
     op.create_check_constraint(op.f("ck_gpu_intervals_exact_sum"), table, _EXACT)
     op.create_check_constraint(
         op.f("ck_gpu_intervals_rate_is_of_its_life"), table, "rated_from_ms BETWEEN 0 AND billed_ms"

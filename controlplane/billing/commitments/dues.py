@@ -7,7 +7,7 @@ ledger transaction of its own, which commits with the new figure of its row.
 
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds, ledger
@@ -23,19 +23,25 @@ _SPEND = ("charge", "gpu_time", "storage")
 
 def fall_due(session: Session, now: datetime, limit: int = 100) -> int:
     """Reckon one more period of at most `limit` commitments; return how many there were."""
+    settled = now - reckoning.GRACE
+    # Only those with a period that is over: others must not stand in their way.
+    is_over = case(
+        (Commitment.kind == "spend", Commitment.due_until < reckoning.month_of(settled)),
+        else_=or_(Commitment.due_until < reckoning.day_of(settled), Commitment.ends_at <= settled),
+    )
     found = session.scalars(
         select(Commitment)
         .where(
-            Commitment.due_until < now - reckoning.GRACE,
-            or_(Commitment.ends_at.is_(None), Commitment.due_until < Commitment.ends_at),
+            is_over, or_(Commitment.ends_at.is_(None), Commitment.due_until < Commitment.ends_at)
         )
         .order_by(Commitment.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
-    reckoned = sum(_reckon(session, commitment, now) for commitment in found)
+    for commitment in found:
+        _reckon(session, commitment)
     session.flush()
-    return reckoned
+    return len(found)
 
 
 def collect(session: Session, limit: int = 100) -> int:
@@ -70,21 +76,18 @@ def collect(session: Session, limit: int = 100) -> int:
     return len(postings)
 
 
-def _reckon(session: Session, commitment: Commitment, now: datetime) -> int:
-    """Move a locked commitment on by a period that is over; return 0 when none is."""
+def _reckon(session: Session, commitment: Commitment) -> None:
+    """Move a locked commitment on by a period that is over."""
     start = commitment.due_until
     by_month = commitment.kind == "spend"
     end = reckoning.month_after(start) if by_month else reckoning.day_after(start)
     if commitment.ends_at is not None:
         end = min(end, commitment.ends_at)
-    if now < end + reckoning.GRACE:
-        return 0
     due = _of_spend(session, commitment, end) if by_month else _of_reserved(commitment, end)
     commitment.due_until = end
     commitment.due_p += due.due_p
     if due.due_p:
         session.add(due)
-    return 1
 
 
 def _of_spend(session: Session, commitment: Commitment, end: datetime) -> CommitmentDue:

@@ -41,11 +41,11 @@ def promise_spend(
             "A month's spend must be above 0 and at most 1,000,000 USD.", param="usd_per_month"
         )
     for name, at in (("starts_at", starts_at), ("ends_at", ends_at)):
-        if at is not None and at != _month(at):
+        if at is not None and at != reckoning.month_of(at):
             raise UnprocessableRequest(
                 f"{name} must be the first moment of a month in UTC.", param=name
             )
-    if starts_at < _month(datetime.now(UTC)):
+    if starts_at < reckoning.month_of(datetime.now(UTC)):
         raise UnprocessableRequest("Past months cannot be committed to.", param="starts_at")
     _check_forward(starts_at, ends_at)
     return _add(
@@ -147,8 +147,3 @@ def _add(session: Session, commitment: Commitment) -> Commitment:
 def _check_forward(starts_at: datetime, ends_at: datetime | None) -> None:
     if ends_at is not None and ends_at <= starts_at:
         raise UnprocessableRequest("ends_at must come after starts_at.", param="ends_at")
-
-
-def _month(moment: datetime) -> datetime:
-    at = moment.astimezone(UTC)
-    return datetime(at.year, at.month, 1, tzinfo=UTC)

@@ -14,6 +14,18 @@ from controlplane.pricing.rating import MS_PER_HOUR
 GRACE = timedelta(hours=1)
 
 
+def month_of(moment: datetime) -> datetime:
+    """Return the first moment of a calendar month in UTC."""
+    at = moment.astimezone(UTC)
+    return datetime(at.year, at.month, 1, tzinfo=UTC)
+
+
+def day_of(moment: datetime) -> datetime:
+    """Return the first moment of a day in UTC."""
+    at = moment.astimezone(UTC)
+    return datetime(at.year, at.month, at.day, tzinfo=UTC)
+
+
 def month_after(moment: datetime) -> datetime:
     """Return the first moment of the next calendar month in UTC."""
     at = moment.astimezone(UTC)
@@ -23,8 +35,7 @@ def month_after(moment: datetime) -> datetime:
 
 def day_after(moment: datetime) -> datetime:
     """Return the first moment of the next day in UTC."""
-    at = moment.astimezone(UTC)
-    return datetime(at.year, at.month, at.day, tzinfo=UTC) + timedelta(days=1)
+    return day_of(moment) + timedelta(days=1)
 
 
 def shortfall_p(promised_p: int, used_p: int) -> int:

@@ -56,6 +56,9 @@ def test_prices_and_configurations_are_listed(command: Command) -> None:
     published = command.ask("gpu-prices", "publish", "h200-x4", "19.36", "--spot")
     assert (published["kind"], published["usd_per_hour"]) == ("spot", "19.36")
     assert command.ask("gpu-prices", "list")[-1] == published
+    volumes = command.ask("storage-prices", "publish", "0.000137")
+    assert (volumes["storage_class"], volumes["usd_per_gib_hour"]) == ("*", "0.000137")
+    assert command.ask("storage-prices", "list") == [volumes]
     listed = command.ask("deployments", "configurations")
     assert [it["id"] for it in listed] == ["h200-x4", "h200-x4-spot", "rtx-4090"]
 

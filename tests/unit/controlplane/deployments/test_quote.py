@@ -1,6 +1,7 @@
 """Quotes: the first choice with room, its price, its time, and what to know before."""
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from support.orders import BARE, DEDICATED, H200, H200_SPOT, RATE_P, SMALL
@@ -86,3 +87,13 @@ def test_break_even_is_price_over_price() -> None:
     assert RATE_P == 20 * P_PER_USD
     assert said(quoted(spec()), "above 3,086 million tokens a day")
     assert not said(quoted(spec(Path.BARE)), "tokens a day")
+
+
+def test_a_volume_is_quoted_by_the_hour_and_counts_in_how_long_the_balance_lasts() -> None:
+    priced = replace(market(), storage_p_per_gib_hour={"*": 1000, "fast": 3000})
+    volume = {"sizeGiB": 100}
+    assert quoted(spec(Path.BARE), priced).storage_p_per_hour is None
+    assert quoted(spec(Path.BARE, volume=volume), priced).storage_p_per_hour == 100_000
+    fast = spec(Path.BARE, volume=volume | {"storageClass": "fast"})
+    assert quoted(fast, priced).storage_p_per_hour == 300_000
+    assert quoted(fast, market()).storage_p_per_hour == 0

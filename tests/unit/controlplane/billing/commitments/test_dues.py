@@ -92,6 +92,13 @@ def test_a_term_ends(shop: Shop, customer: Customer) -> None:
     assert due_p(shop) == [100 * USD, 100 * USD]
 
 
+def test_one_whose_month_goes_on_does_not_stand_in_the_way(shop: Shop, customer: Customer) -> None:
+    spend(shop, customer, 100 * USD, starts_at=NEXT)
+    spend(shop, customer, 100 * USD)
+    with shop.sessions.begin() as session:
+        assert dues.fall_due(session, NEXT + timedelta(hours=2), limit=1) == 1
+
+
 def test_a_promise_of_this_month_counts_what_was_used_in_it(shop: Shop) -> None:
     meter = Meter(shop, shop.customer(1000 * USD))
     now = datetime.now(UTC)

@@ -255,7 +255,7 @@ def test_an_end_tells_whether_the_machine_was_taken_away(
     tell = publisher(store, world)
     tell.publish()
     if notice:
-        world.notices["node-a"] = world.now + 120
+        world.notices["n1"] = world.now + 120
     else:
         world.ask(drain="rolled out")
     world.rounds()
