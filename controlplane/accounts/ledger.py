@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
@@ -229,6 +229,16 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
     if row is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
     return Balance(**row._mapping)
+
+
+def moved_p(session: Session, *, tenant_id: uuid.UUID, transaction_id: uuid.UUID) -> int:
+    """Return what a transaction moved on a tenant's account, in p$; positive credits it."""
+    query = (
+        select(func.coalesce(func.sum(LedgerEntry.amount_p), 0))
+        .join(Account, Account.id == LedgerEntry.account_id)
+        .where(LedgerEntry.transaction_id == transaction_id, Account.tenant_id == tenant_id)
+    )
+    return int(session.execute(query).scalar_one())
 
 
 def lines(
