@@ -28,6 +28,7 @@ from controlplane.usage.rollups import HOUR, MINUTE
 AIM_MS = 150
 DAYS = 31
 _BATCH = 250_000
+_FRESH = 10_000
 _ASKED = 100
 _WRITE = text("""
     INSERT INTO usage_events (request_id, tenant_id, api_key_id, model, path, thinking, streamed,
@@ -51,14 +52,15 @@ def fill(world: World, count: int, since: datetime) -> None:
     """Write `count` events; all but the last batch are rolled up."""
     step = timedelta(days=DAYS) / count
     with world.sessions()() as session:
-        for first in range(0, count, _BATCH):
+        last_batch = count - _FRESH
+        for first in [*range(0, last_batch, _BATCH), last_batch]:
             while rollups.roll_up(session, 100_000):
                 session.commit()
             session.execute(
                 _WRITE,
                 {
                     "first": first,
-                    "last": min(first + _BATCH, count) - 1,
+                    "last": min(first + _BATCH, last_batch if first < last_batch else count) - 1,
                     "tenant_ids": [it.tenant_id for it in world.customers],
                     "api_key_ids": [it.api_key_id for it in world.customers],
                     "customers": len(world.customers),
