@@ -145,14 +145,14 @@ def test_pages_go_on_where_the_one_before_ended(account: TestClient) -> None:
 def test_costs_are_all_that_was_spent_less_what_was_given_back(
     shop: Shop, customer: Customer, account: TestClient
 ) -> None:
-    booked(shop, customer, "storage", -7_000)
+    booked(shop, customer, "commitment", -7_000)
     booked(shop, customer, "credit_note", 500)
     shop.top_up(customer, 10**9)
     asked = {"start_time": since(), "group_by": "line_item"}
     found = {it["line_item"]: it["amount_p"] for it in results(account.get(COSTS, params=asked))}
     assert found == {
         f"{MODEL}, serverless": str(2 * cost_p(USAGE)),
-        "storage": "7000",
+        "commitment": "7000",
         "credit note": "-500",
     }
     (total,) = results(account.get(COSTS, params={"start_time": since()}))
