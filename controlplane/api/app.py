@@ -17,12 +17,15 @@ from controlplane.api import (
     deployments,
     errors,
     gpu_prices,
+    invoices,
     keys,
+    payments,
     prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
 from controlplane.api.schemas import ErrorBody, Health
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms
 from controlplane.settings import Settings
@@ -34,8 +37,14 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    invoices.router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (
+    account.router,
+    deployments.router,
+    invoices.tenant_router,
+    payments.router,
+)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
@@ -70,6 +79,10 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         sessions=session_factory(engine),
         pepper=settings.key_pepper.get_secret_value().encode(),
         terms=Terms(settings.operator_namespace, settings.default_weights),
+        seller=Seller.of(settings),
+        payment_secrets=tuple(
+            secret.get_secret_value().encode() for secret in settings.payment_webhook_secrets
+        ),
     )
     errors.install(app)
     for router in routers:

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.api.schemas import Page
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.deployments.orders import Terms
 from controlplane.errors import AuthenticationFailed
 from controlplane.tenants import keys
@@ -33,6 +34,8 @@ class ApiState:
     sessions: sessionmaker[Session]
     pepper: bytes
     terms: Terms
+    seller: Seller
+    payment_secrets: tuple[bytes, ...]
 
 
 def _state(request: Request) -> ApiState:

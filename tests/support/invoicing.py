@@ -3,8 +3,10 @@
 import uuid
 from datetime import datetime
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
+from controlplane.accounts.models import Account
 from controlplane.billing.invoices import documents, lifecycle
 from controlplane.billing.invoices.documents import Document
 from controlplane.billing.invoices.profiles import Seller
@@ -46,3 +48,13 @@ def final(sessions: sessionmaker[Session], tenant_id: uuid.UUID) -> list[Documen
 
 def line_sum_p(document: Document, *sections: str) -> int:
     return sum(line.amount_p for line in document.lines if line.section in sections)
+
+
+def set_terms(sessions: sessionmaker[Session], tenant_id: uuid.UUID, credit_limit_p: int) -> None:
+    """Let a tenant pay afterwards, up to a limit."""
+    with sessions.begin() as session:
+        session.execute(
+            update(Account)
+            .where(Account.tenant_id == tenant_id)
+            .values(terms="postpaid", credit_limit_p=credit_limit_p)
+        )
