@@ -7,6 +7,7 @@ are synchronous everywhere; the gateway runs them on one small thread pool.
 import os
 import time
 import uuid
+from datetime import datetime
 
 from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -48,6 +49,12 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
 def session_factory(engine: Engine) -> sessionmaker[Session]:
     """Return the factory of sessions; use it as `with factory.begin() as session:`."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def first_uuid7(moment: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 of a moment's millisecond: a border between older and newer."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62)
 
 
 def uuid7() -> uuid.UUID:

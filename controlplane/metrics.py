@@ -18,6 +18,11 @@ REJECTED_USAGE = Counter(
 RELEASED_HOLDS = Counter(
     "flashplane_released_holds", "Holds of dead gateways released without a bill"
 )
+RECONCILIATION_FINDINGS = Counter(
+    "flashplane_reconciliation_findings",
+    "Requests whose bill and whose engines' journals differ",
+    ["kind"],
+)
 USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")
 GPU_TIME_PICODOLLARS = Counter(
     "flashplane_gpu_time_picodollars", "Sum of all charges of GPU time, in p$"

@@ -152,6 +152,8 @@ class LedgerLine:
             )
         if self.token_class is None or self.tokens is None or self.rate_p is None:
             return f"{self.kind.replace('_', '-')} by {self.author}: {self.reason}"
+        if self.token_class == "request":
+            return f"{self.tokens} request x {p_to_usd(self.rate_p)} USD"
         return (
             f"{self.tokens} {_CLASS_WORDS[self.token_class]}"
             f" x {rate_p_to_usd_per_million(self.rate_p)} USD per million"

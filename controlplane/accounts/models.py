@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, uuid7
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.models import PriceRate
 from controlplane.pricing.rating import STANDARD
 from controlplane.tenants.models import ApiKey, Tenant
 
@@ -118,6 +118,7 @@ class Hold(Base):
         CheckConstraint("state IN ('open', 'settled', 'released')", name="state"),
         CheckConstraint("amount_p >= 0", name="amount_not_negative"),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        ForeignKeyConstraint(["price_version_id", "band"], [PriceRate.version_id, PriceRate.band]),
         Index("ix_holds_open", "epoch_id", postgresql_where=text("state = 'open'")),
     )
 
@@ -126,7 +127,7 @@ class Hold(Base):
     api_key_id: Mapped[uuid.UUID]
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     epoch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gateway_epochs.id"))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    price_version_id: Mapped[uuid.UUID]
     band: Mapped[str] = mapped_column(default=STANDARD)
     amount_p: Mapped[int] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int]
@@ -144,13 +145,23 @@ class LedgerTransaction(Base):
         CheckConstraint(f"kind IN {KINDS}", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
         CheckConstraint(
-            "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
+            "(kind IN ('gpu_time', 'storage')) = (interval_id IS NOT NULL)"
             " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
             " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)",
             name="gpu_time_explained",
         ),
         CheckConstraint("from_ms >= 0 AND from_ms < to_ms", name="gpu_time_forward"),
         CheckConstraint("reason <> '' AND author <> ''", name="told"),
+        CheckConstraint(
+            "CASE kind WHEN 'refund' THEN corrects_id IS NOT NULL WHEN 'waiver' THEN corrects_id IS"
+            " NOT NULL WHEN 'credit_note' THEN true ELSE corrects_id IS NULL END",
+            name="corrects",
+        ),
+        Index(
+            "ix_ledger_transactions_corrects_id",
+            "corrects_id",
+            postgresql_where=text("corrects_id IS NOT NULL"),
+        ),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
     )
@@ -162,15 +173,13 @@ class LedgerTransaction(Base):
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
-    # GPU time: the replica's interval, and the part of its proven life that this pays for.
+    # GPU time and storage: the interval, and the part of its proven life that this pays for.
     interval_id: Mapped[uuid.UUID | None]
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)
     rate_p_per_hour: Mapped[int | None] = mapped_column(BigInteger)
-    # What a refund, credit note or waiver takes back.
-    corrects_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("ledger_transactions.id"), index=True
-    )
+    # What a refund, credit note or waiver takes back; the database keeps it to what that took.
+    corrects_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("ledger_transactions.id"))
     reason: Mapped[str]
     author: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
@@ -190,7 +199,8 @@ class LedgerEntry(Base):
             "granted_p BETWEEN least(amount_p, 0) AND greatest(amount_p, 0)", name="granted_is_part"
         ),
         CheckConstraint(
-            "token_class IS NULL OR token_class IN ('hit', 'miss', 'output')", name="token_class"
+            "token_class IS NULL OR token_class IN ('hit', 'miss', 'output', 'request')",
+            name="token_class",
         ),
         CheckConstraint(
             "token_class IS NULL OR abs(amount_p) = tokens * rate_p", name="exact_product"

@@ -1,12 +1,15 @@
 """A tenant's own routes: money, usage, receipts and keys. The key says whose; no id is taken."""
 
 import uuid
+from datetime import UTC, datetime
 
 from fastapi import APIRouter
 
 from controlplane.accounts import ledger
 from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, State, Tenant, page
 from controlplane.api.keys import issued, listed
+from controlplane.api.price_schemas import CurrentPrice
+from controlplane.api.prices import current_price
 from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
 from controlplane.api.statements import (
     BalanceInfo,
@@ -18,6 +21,8 @@ from controlplane.api.statements import (
 )
 from controlplane.billing.receipts import receipt
 from controlplane.money import p_to_usd
+from controlplane.pricing import book
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.tenants import keys
 from controlplane.usage import events
 
@@ -43,6 +48,18 @@ def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
 def get_account(session: Db, tenant: Tenant) -> BalanceOut:
     """Show the account's money."""
     return BalanceOut.of(ledger.balance(session, tenant_id=tenant.tenant_id))
+
+
+@router.get("/v1/account/prices")
+def list_current_prices(session: Db, tenant: Tenant) -> Page[CurrentPrice]:
+    """Show what each model costs this account now, why, and when that changes."""
+    now = datetime.now(UTC)
+    found = book.current_for(session, tenant.tenant_id)
+    prices = [
+        current_price(found, model, SERVERLESS, now, tenant.tenant_id)
+        for model in found.models(SERVERLESS, now)
+    ]
+    return Page(data=prices, next=None)
 
 
 @router.get("/v1/account/usage")

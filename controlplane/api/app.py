@@ -21,6 +21,8 @@ from controlplane.api import (
     keys,
     payments,
     prices,
+    reconcile,
+    storage_prices,
     tenants,
 )
 from controlplane.api.deps import ApiState
@@ -35,9 +37,11 @@ ADMIN_ROUTERS = (
     keys.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
     invoices.router,
+    reconcile.router,
 )
 TENANT_ROUTERS = (
     account.router,

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, exc, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -20,11 +21,13 @@ from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import GatewayEpoch, Hold
 from controlplane.billing.charging import Bill, Cover, bill
-from controlplane.pricing.book import as_price
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing import book
 from controlplane.pricing.rating import Price
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.records import TokenUsage
+
+# Engines' journals are read every two seconds: what they know of a lost request comes within this.
+WITNESS_SECONDS = 6.0
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +44,6 @@ _COPIED = (
     "started_at",
     "first_token_at",
     "finished_at",
-    "band",
 )
 
 
@@ -82,17 +84,18 @@ def settle(session: Session, limit: int = 100) -> int:
     return len(claimed)
 
 
-def release_dead(session: Session, limit: int = 1000) -> int:
+def release_dead(session: Session, now: datetime, limit: int = 1000) -> int:
     """Release open holds that closed epochs left without any usage; return how many.
 
-    Such a request was never dispatched, or its journal is lost: it is waived.
+    Such a request was never dispatched, or its journal is lost, and no engine has told of it within
+    `WITNESS_SECONDS` of its epoch's end: it is waived.
     """
     request_ids = session.scalars(
         select(Hold.request_id)
         .join(GatewayEpoch, GatewayEpoch.id == Hold.epoch_id)
         .where(
             Hold.state == "open",
-            GatewayEpoch.closed_at.is_not(None),
+            GatewayEpoch.closed_at < now - timedelta(seconds=WITNESS_SECONDS),
             ~select(StagedUsage).where(StagedUsage.request_id == Hold.request_id).exists(),
         )
         .limit(limit)
@@ -160,19 +163,19 @@ def _charges(session: Session, rows: Sequence[StagedUsage], accounts: LockedFund
         .execution_options(populate_existing=True)
     )
     hold_of = {hold.request_id: hold for hold in found}
-    version_ids = {row.price_version_id for row in rows}
-    version_ids |= {hold.price_version_id for hold in hold_of.values()}
-    versions = session.scalars(select(PriceVersion).where(PriceVersion.id.in_(version_ids)))
-    price_of = {version.id: as_price(version) for version in versions}
+    pins = {(row.price_version_id, row.band) for row in rows}
+    pins |= {(hold.price_version_id, hold.band) for hold in hold_of.values()}
+    price_of = book.pinned(session, pins)
     charges = []
     charged_p: Counter[uuid.UUID] = Counter()
     for row in rows:
         hold = hold_of.get(row.request_id)
         account = _account(row, hold, accounts)
-        version_id = hold.price_version_id if hold else row.price_version_id
+        pinned: Hold | StagedUsage = hold or row
+        price = price_of[pinned.price_version_id, pinned.band]
         decided = bill(
             TokenUsage(row.hit_tokens, row.miss_tokens, row.output_tokens, row.reasoning_tokens),
-            price_of[version_id],
+            price,
             _cover(hold),
             available_p=account.available_p - charged_p[row.tenant_id],
         )
@@ -180,7 +183,7 @@ def _charges(session: Session, rows: Sequence[StagedUsage], accounts: LockedFund
             assert decided.charge_p <= hold.amount_p
             account.held_p -= hold.amount_p
         charged_p[row.tenant_id] += decided.charge_p
-        charges.append(_Charge(row, hold, price_of[version_id], decided))
+        charges.append(_Charge(row, hold, price, decided))
     return charges
 
 
@@ -208,6 +211,7 @@ def _event(charge: _Charge) -> dict[str, object]:
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "price_version_id": charge.price.version_id,
+        "band": charge.price.band,
         "charge_p": charge.bill.charge_p,
     }
 

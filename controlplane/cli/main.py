@@ -15,6 +15,7 @@ from controlplane.cli import (
     gpu_prices,
     journals,
     product,
+    reconcile,
     scrub,
     services,
 )
@@ -41,6 +42,7 @@ Customers and money, with the running product:
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
+    flashplane reconcile           bills, ledger and engines' journals, held against each other
 
 GPUs for sale, as pools, dedicated deployments and bare machines:
 
@@ -89,3 +91,4 @@ admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)
+reconcile.add_to(app)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from controlplane.gateway.body import MAX_TOKENS_LIMIT
 from controlplane.gateway.router import Router
-from controlplane.pricing.book import SERVERLESS, PriceBook
+from controlplane.pricing.drafts import SERVERLESS
+from controlplane.pricing.snapshot import PriceBook
 
 
 def listing(book: PriceBook, router: Router, tenant_id: uuid.UUID) -> dict[str, object]:

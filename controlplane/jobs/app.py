@@ -25,13 +25,16 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing import settlement
+from controlplane.billing.gpu import metering
 from controlplane.billing.invoices import lifecycle
 from controlplane.billing.invoices.profiles import Seller
+from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
+from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
 
@@ -39,8 +42,11 @@ QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
 SETTLE_SECONDS = 1.0
 RELEASE_SECONDS = 2.0
+RECONCILE_SECONDS = 2.0
+FIND_SECONDS = 60.0
 METER_SECONDS = 5.0
 PROJECT_SECONDS = 2.0
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
 INVOICE_SECONDS = 10.0
 # Invoices wait for the next tick after that long: charges wait behind them.
 INVOICING_SECONDS = 2.0
@@ -73,6 +79,16 @@ app.conf.update(
             "task": "controlplane.jobs.app.release_dead",
             "schedule": RELEASE_SECONDS,
             "options": {"expires": RELEASE_SECONDS},
+        },
+        "reconcile": {
+            "task": "controlplane.jobs.app.reconcile",
+            "schedule": RECONCILE_SECONDS,
+            "options": {"expires": RECONCILE_SECONDS},
+        },
+        "find_unwitnessed": {
+            "task": "controlplane.jobs.app.find_unwitnessed",
+            "schedule": FIND_SECONDS,
+            "options": {"expires": FIND_SECONDS},
         },
         "meter_gpu_time": {
             "task": "controlplane.jobs.app.meter_gpu_time",
@@ -139,22 +155,41 @@ def settle() -> None:
 @app.task
 def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
-    while _tick(settlement.release_dead):
+    while _tick(lambda session: settlement.release_dead(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def reconcile() -> None:
+    """Read engines' journals, and hold the bills against them."""
+    now = datetime.now(UTC)
+    try:
+        _reader().read(replicas.read(_store(), now.timestamp()), now)
+    except RedisError:
+        _log.warning("store_unavailable")
+    except OUTAGES:
+        _log.warning("database_unavailable")
+    _tick(recovery.stage_witnessed)
+    while _tick(lambda session: comparison.compare(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def find_unwitnessed() -> None:
+    """Find bills that no engine knows; forget what has been compared long ago."""
+    _tick(lambda session: comparison.find_unwitnessed(session, datetime.now(UTC)))
+    while _tick(lambda session: comparison.forget(session, datetime.now(UTC))):
         pass
 
 
 @app.task
 def meter_gpu_time() -> None:
-    """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
+    """Write down which time was proven, charge what is due, stop what cannot be paid."""
     try:
-        proofs = gpu_time.proofs(_store())
-        if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
-            gpu_time.acknowledge(_store(), proofs)
+        metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
-        pass
-    _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+    metering.charge(_tick)
 
 
 @app.task
@@ -182,6 +217,11 @@ def project() -> None:
 
 
 @cache
+def _reader() -> witnesses.Reader:
+    return witnesses.Reader(_sessions(), token=_settings.engine_token.get_secret_value())
+
+
+@cache
 def _cluster() -> Cluster:
     from controlplane.kube import Kube  # 20 MB that only projecting needs
 
@@ -198,6 +238,6 @@ def _tick(step: Callable[[Session], int]) -> int:
     try:
         with _sessions().begin() as session:
             return step(session)
-    except (exc.OperationalError, exc.InterfaceError):
+    except OUTAGES:
         _log.warning("database_unavailable")
         return 0

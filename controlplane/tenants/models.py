@@ -57,6 +57,8 @@ class ApiKey(Base):
     project_id: Mapped[uuid.UUID] = mapped_column(index=True)
     public_id: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[bytes]
+    # Which pepper `digest` was made with, see `peppers`; None: by a version that did not tell.
+    pepper_mark: Mapped[str | None]
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -70,6 +72,8 @@ class AdminKey(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     public_id: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[bytes]
+    # Which pepper `digest` was made with, see `peppers`; None: by a version that did not tell.
+    pepper_mark: Mapped[str | None]
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -7,7 +7,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
-    ForeignKey,
     ForeignKeyConstraint,
     Index,
     func,
@@ -16,9 +15,15 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.models import PriceRate
 from controlplane.pricing.rating import STANDARD
 from controlplane.tenants.models import ApiKey
+
+
+def _pinned_price() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["price_version_id", "band"], [PriceRate.version_id, PriceRate.band]
+    )
 
 
 class _UsageColumns:
@@ -42,7 +47,7 @@ class _UsageColumns:
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     first_token_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    price_version_id: Mapped[uuid.UUID]
     band: Mapped[str] = mapped_column(default=STANDARD)
 
 
@@ -55,6 +60,7 @@ class StagedUsage(_UsageColumns, Base):
 
     __tablename__ = "usage_staging"
     __table_args__ = (
+        _pinned_price(),
         Index("ix_usage_staging_queue", "staged_at", postgresql_where=text("rejected IS NULL")),
     )
 
@@ -73,6 +79,7 @@ class UsageEvent(_UsageColumns, Base):
             name="tokens",
         ),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        _pinned_price(),
         Index("ix_usage_events_tenant_id_request_id", "tenant_id", "request_id"),
     )
 

@@ -1,1 +1,1 @@
-"""Notices to tenants' own endpoints."""
+"""What tenants are told by calling their own servers: endpoints, notices and deliveries."""

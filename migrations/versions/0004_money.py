@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import first_rules, rules
+
 revision = "0004"
 down_revision = "0003"
 
@@ -15,6 +17,73 @@ _LEDGER_KINDS = (
     "kind IN ('top_up', 'grant', 'payment', 'charge', 'gpu_time', 'storage', 'commitment',"
     " 'refund', 'credit_note', 'waiver', 'adjustment')"
 )
+_CORRECTS = (
+    "CASE kind WHEN 'refund' THEN corrects_id IS NOT NULL WHEN 'waiver' THEN corrects_id IS NOT"
+    " NULL WHEN 'credit_note' THEN true ELSE corrects_id IS NULL END"
+)
+
+# A transaction gives back no more than another of the same tenant took. Runs with the account
+# locked by the change of its balance, so two at once see each other.
+_REFUSE_OVERCORRECTION = """
+    CREATE FUNCTION refuse_overcorrection(taken uuid) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE tenants bigint; left_p numeric; granted_left_p numeric;
+    BEGIN
+        SELECT count(DISTINCT t.tenant_id), -sum(e.amount_p), -sum(e.granted_p)
+        INTO tenants, left_p, granted_left_p
+        FROM ledger_transactions t
+        JOIN ledger_entries e ON e.transaction_id = t.id
+        JOIN accounts a ON a.id = e.account_id
+        WHERE (t.id = taken OR t.corrects_id = taken) AND a.kind = 'tenant';
+        IF tenants <> 1 OR left_p < 0 OR granted_left_p < 0 THEN
+            RAISE EXCEPTION 'ledger transaction % cannot be taken back: another tenant''s, or less'
+                ' is left', taken
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+    END $$
+"""
+# Sequential scans are off because a session keeps the plan that it made while tables were small.
+_MOVE_BALANCES = """
+    CREATE FUNCTION move_balances() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
+    DECLARE bad uuid; foreign_money boolean; corrected uuid[];
+    BEGIN
+        SELECT transaction_id INTO bad FROM posted
+        GROUP BY transaction_id HAVING sum(amount_p) <> 0 LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'ledger transaction % does not sum to zero', bad
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        SELECT now.transaction_id INTO bad
+        FROM (SELECT transaction_id, count(*) AS entries FROM posted GROUP BY transaction_id) now
+        WHERE now.entries <> (
+            SELECT count(*) FROM ledger_entries e WHERE e.transaction_id = now.transaction_id
+        ) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'ledger transaction % is posted already', bad
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        SELECT bool_or(a.tenant_id <> t.tenant_id),
+            array_agg(DISTINCT t.corrects_id) FILTER (WHERE t.corrects_id IS NOT NULL)
+        INTO foreign_money, corrected
+        FROM posted
+        JOIN ledger_transactions t ON t.id = posted.transaction_id
+        JOIN accounts a ON a.id = posted.account_id;
+        IF foreign_money THEN
+            RAISE EXCEPTION 'a ledger transaction moves another tenant''s money'
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        UPDATE accounts
+        SET balance_p = accounts.balance_p + moved.amount_p,
+            granted_p = accounts.granted_p + moved.granted_p
+        FROM (
+            SELECT account_id, sum(amount_p) AS amount_p, sum(granted_p) AS granted_p
+            FROM posted GROUP BY account_id
+        ) AS moved
+        WHERE accounts.id = moved.account_id;
+        PERFORM refuse_overcorrection(taken) FROM unnest(corrected) AS taken;
+        RETURN NULL;
+    END $$
+"""
 
 
 def upgrade() -> None:
@@ -27,14 +96,19 @@ def upgrade() -> None:
         )
         op.alter_column(table, "band", server_default=None)
     _guards()
+    op.execute("CREATE SCHEMA IF NOT EXISTS books")
+    op.execute("COMMENT ON SCHEMA books IS 'Rules of the books: each view lists what breaks it'")
+    for name, told, query in first_rules.RULES:
+        rules.add(name, told, query)
 
 
 def downgrade() -> None:
+    """Raises: IntegrityError, when the ledger holds what revision 0003 cannot say."""
+    op.execute("DROP SCHEMA books CASCADE")
     op.execute("DROP TRIGGER moves_balances ON ledger_entries")
-    op.execute("DROP TRIGGER only_entries_move_balances ON accounts")
-    op.execute("DROP TRIGGER begins_at_zero ON accounts")
-    op.execute("DROP TRIGGER stays ON accounts")
-    op.execute("DROP FUNCTION move_balances, refuse_balance")
+    for name in ("only_entries_move_balances", "begins_at_zero", "stays", "keeps_its_owner"):
+        op.execute(f"DROP TRIGGER {name} ON accounts")
+    op.execute("DROP FUNCTION move_balances, refuse_overcorrection, refuse_balance, refuse_owner")
     _old_guard()
     for table in _BANDED:
         op.drop_column(table, "band")
@@ -125,13 +199,30 @@ def _old_accounts() -> None:
 
 
 def _ledger() -> None:
+    """Change the ledger without reading it: what is asked of old rows, revision 0013 proves."""
     op.add_column(_LEDGER, sa.Column("corrects_id", sa.Uuid()))
-    op.create_index(op.f("ix_ledger_transactions_corrects_id"), _LEDGER, ["corrects_id"])
-    op.create_foreign_key(
-        op.f("fk_ledger_transactions_corrects_id"), _LEDGER, _LEDGER, ["corrects_id"], ["id"]
+    op.create_index(
+        "ix_ledger_transactions_corrects_id",
+        _LEDGER,
+        ["corrects_id"],
+        postgresql_where=sa.text("corrects_id IS NOT NULL"),
     )
-    _replace_checks(_LEDGER, kind=_LEDGER_KINDS)
-    _add_checks(_LEDGER, told="reason <> '' AND author <> ''")
+    op.create_foreign_key(
+        op.f("fk_ledger_transactions_corrects_id"),
+        _LEDGER,
+        _LEDGER,
+        ["corrects_id"],
+        ["id"],
+        postgresql_not_valid=True,
+    )
+    op.drop_constraint(op.f("ck_ledger_transactions_kind"), _LEDGER)
+    _add_checks(
+        _LEDGER,
+        not_valid=True,
+        kind=_LEDGER_KINDS,
+        told="reason <> '' AND author <> ''",
+        corrects=_CORRECTS,
+    )
     op.add_column(
         "ledger_entries",
         sa.Column("granted_p", sa.BigInteger(), nullable=False, server_default="0"),
@@ -139,6 +230,7 @@ def _ledger() -> None:
     op.alter_column("ledger_entries", "granted_p", server_default=None)
     _add_checks(
         "ledger_entries",
+        not_valid=True,
         granted_is_part="granted_p BETWEEN least(amount_p, 0) AND greatest(amount_p, 0)",
     )
 
@@ -146,7 +238,8 @@ def _ledger() -> None:
 def _old_ledger() -> None:
     op.drop_constraint(op.f("ck_ledger_entries_granted_is_part"), "ledger_entries")
     op.drop_column("ledger_entries", "granted_p")
-    op.drop_constraint(op.f("ck_ledger_transactions_told"), _LEDGER)
+    for name in ("told", "corrects"):
+        op.drop_constraint(op.f(f"ck_ledger_transactions_{name}"), _LEDGER)
     _replace_checks(_LEDGER, kind=_OLD_LEDGER_KINDS)
     op.drop_constraint(op.f("fk_ledger_transactions_corrects_id"), _LEDGER)
     op.drop_column(_LEDGER, "corrects_id")
@@ -158,35 +251,18 @@ def _replace_checks(table: str, **checks: str) -> None:
     _add_checks(table, **checks)
 
 
-def _add_checks(table: str, **checks: str) -> None:
+def _add_checks(table: str, *, not_valid: bool = False, **checks: str) -> None:
     for name, check in checks.items():
-        op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, check)
+        op.create_check_constraint(
+            op.f(f"ck_{table}_{name}"), table, check, postgresql_not_valid=not_valid
+        )
 
 
 def _guards() -> None:
     op.execute("DROP TRIGGER balanced ON ledger_entries")
     op.execute("DROP FUNCTION refuse_unbalanced")
-    op.execute("""
-        CREATE FUNCTION move_balances() RETURNS trigger LANGUAGE plpgsql AS $$
-        DECLARE unequal uuid;
-        BEGIN
-            SELECT transaction_id INTO unequal FROM posted
-            GROUP BY transaction_id HAVING sum(amount_p) <> 0 LIMIT 1;
-            IF FOUND THEN
-                RAISE EXCEPTION 'ledger transaction % does not sum to zero', unequal
-                    USING ERRCODE = 'integrity_constraint_violation';
-            END IF;
-            UPDATE accounts
-            SET balance_p = accounts.balance_p + moved.amount_p,
-                granted_p = accounts.granted_p + moved.granted_p
-            FROM (
-                SELECT account_id, sum(amount_p) AS amount_p, sum(granted_p) AS granted_p
-                FROM posted GROUP BY account_id
-            ) AS moved
-            WHERE accounts.id = moved.account_id;
-            RETURN NULL;
-        END $$
-    """)
+    op.execute(_REFUSE_OVERCORRECTION)
+    op.execute(_MOVE_BALANCES)
     op.execute("""
         CREATE TRIGGER moves_balances AFTER INSERT ON ledger_entries
         REFERENCING NEW TABLE AS posted
@@ -215,6 +291,20 @@ def _guards() -> None:
     op.execute("""
         CREATE TRIGGER stays BEFORE DELETE OR TRUNCATE ON accounts
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
+    """)
+
+    op.execute("""
+        CREATE FUNCTION refuse_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION '% refused: an account keeps its owner', TG_OP
+                USING ERRCODE = 'restrict_violation';
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER keeps_its_owner BEFORE UPDATE OF id, kind, tenant_id ON accounts
+        FOR EACH ROW WHEN ((OLD.id, OLD.kind, OLD.tenant_id)
+            IS DISTINCT FROM (NEW.id, NEW.kind, NEW.tenant_id))
+        EXECUTE FUNCTION refuse_owner()
     """)
 
 

@@ -12,16 +12,19 @@ BALANCE_IS_NOT_ENTRIES = """
     WHERE balance_p <> (SELECT coalesce(sum(amount_p), 0) FROM ledger_entries
                         WHERE account_id = a.id)
 """
-# Every tenant's balance from first principles: what was topped up less tokens x price.
-BALANCE_IS_NOT_TOP_UPS_LESS_USAGE = """
+# Every tenant's balance from first principles: what came in or back less tokens x price.
+BALANCE_IS_NOT_INCOME_LESS_USAGE = """
     SELECT count(*) FROM accounts AS a
     WHERE kind = 'tenant' AND balance_p <>
       (SELECT coalesce(sum(e.amount_p), 0) FROM ledger_entries AS e
          JOIN ledger_transactions AS t ON t.id = e.transaction_id
-        WHERE e.account_id = a.id AND t.kind = 'top_up')
+        WHERE e.account_id = a.id AND t.kind NOT IN ('charge', 'gpu_time'))
       - (SELECT coalesce(sum(u.hit_tokens * p.hit_rate_p + u.miss_tokens * p.miss_rate_p
-                             + u.output_tokens * p.output_rate_p), 0)
-         FROM usage_events AS u JOIN price_versions AS p ON p.id = u.price_version_id
+                             + u.output_tokens * p.output_rate_p
+                             + least(u.hit_tokens + u.miss_tokens + u.output_tokens, 1)
+                               * p.request_rate_p), 0)
+         FROM usage_events AS u
+         JOIN price_rates AS p ON p.version_id = u.price_version_id AND p.band = u.band
         WHERE u.tenant_id = a.tenant_id)
       - (SELECT coalesce(sum(floor(g.rate_p_per_hour::numeric * g.billed_ms / 3600000)
                              - g.waived_p), 0)
@@ -30,13 +33,15 @@ BALANCE_IS_NOT_TOP_UPS_LESS_USAGE = """
 HELD = "SELECT coalesce(sum(held_p), 0) FROM accounts"
 OPEN_HOLDS = "SELECT count(*) FROM holds WHERE state = 'open'"
 STAGED = "SELECT count(*) FROM usage_staging"
-OVERSPENT = "SELECT count(*) FROM accounts WHERE kind = 'tenant' AND balance_p - held_p < 0"
+OVERSPENT = (
+    "SELECT count(*) FROM accounts WHERE kind = 'tenant' AND balance_p + credit_limit_p < held_p"
+)
 
 RULES = {
     "all entries sum to zero": ALL_ENTRIES,
     "every transaction sums to zero": UNBALANCED,
     "a balance is the sum of its entries": BALANCE_IS_NOT_ENTRIES,
-    "a balance is top-ups less tokens x price": BALANCE_IS_NOT_TOP_UPS_LESS_USAGE,
+    "a balance is what came in less tokens x price": BALANCE_IS_NOT_INCOME_LESS_USAGE,
     "nothing is held": HELD,
     "no hold is open": OPEN_HOLDS,
     "nothing waits to be settled": STAGED,

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -146,7 +146,8 @@ class Shop:
 
     def release_dead(self) -> int:
         with self.sessions.begin() as session:
-            return settlement.release_dead(session)
+            late = datetime.now(UTC) + timedelta(seconds=settlement.WITNESS_SECONDS)
+            return settlement.release_dead(session, late)
 
     def close_epoch(self) -> None:
         with self.sessions.begin() as session:
