@@ -37,22 +37,25 @@ _ALIKE = text("""
                date_trunc('month', least(coalesce(u.started_at, t.created_at), t.created_at),
                           'UTC')::date AS month,
                u.api_key_id, u.model, coalesce(u.path, i.path) AS path, u.band,
-               i.configuration, i.spot,
-               CASE WHEN i.id IS NOT NULL THEN i.deployment
-                    WHEN t.kind <> 'charge' OR u.request_id IS NULL THEN t.reason END AS detail,
+               coalesce(i.configuration, v.size_gib || ' GiB ' || v.storage_class) AS resource,
+               i.spot,
+               CASE WHEN t.interval_id IS NOT NULL
+                    THEN coalesce(i.deployment, v.deployment, t.reason)
+                    WHEN u.request_id IS NULL THEN t.reason END AS detail,
                t.rate_p_per_hour, t.to_ms - t.from_ms AS ms
         FROM ledger_entries e
         JOIN ledger_transactions t ON t.id = e.transaction_id
         LEFT JOIN usage_events u ON u.request_id = t.request_id
         LEFT JOIN gpu_intervals i ON i.id = t.interval_id
+        LEFT JOIN volume_intervals v ON v.id = t.interval_id
         WHERE e.account_id = :account_id AND e.id BETWEEN :from_id AND :until_id
     )
-    SELECT month, kind, api_key_id, model, path, band, token_class, rate_p, configuration, spot,
+    SELECT month, kind, api_key_id, model, path, band, token_class, rate_p, resource, spot,
            rate_p_per_hour, detail, sum(tokens) AS tokens, sum(ms) AS ms,
            sum(amount_p) AS amount_p, sum(granted_p) AS granted_p,
            sum(amount_p) FILTER (WHERE id > :seen_id) AS new_p, min(id) AS first_id
     FROM seen WHERE id > :seen_id OR month > :seen_month
-    GROUP BY month, kind, api_key_id, model, path, band, token_class, rate_p, configuration, spot,
+    GROUP BY month, kind, api_key_id, model, path, band, token_class, rate_p, resource, spot,
              rate_p_per_hour, detail
 """)
 
@@ -157,7 +160,7 @@ def _line(row: Row[Any], month: date, names: Mapping[uuid.UUID, Row[Any]]) -> Li
         model=row.model,
         path=row.path,
         band=row.band,
-        resource=row.configuration,
+        resource=row.resource,
         detail=row.detail,
         quantity=quantity,
         unit=unit,
