@@ -13,6 +13,7 @@ from controlplane.cli import (
     deployments,
     doctor,
     gpu_prices,
+    invoices,
     journals,
     product,
     reconcile,
@@ -90,5 +91,6 @@ admin.add_to(app)
 admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
+invoices.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)
