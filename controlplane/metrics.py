@@ -24,6 +24,9 @@ RECONCILIATION_FINDINGS = Counter(
     ["kind"],
 )
 USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")
+USAGE_STRAYS = Gauge(
+    "flashplane_usage_strays", "Settled requests whose id is of no month: a clock was wrong"
+)
 GPU_TIME_PICODOLLARS = Counter(
     "flashplane_gpu_time_picodollars", "Sum of all charges of GPU time, in p$"
 )

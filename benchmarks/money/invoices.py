@@ -20,7 +20,7 @@ KEYS = 20
 _TOKENS = "(VALUES ('miss', 100, 140000), ('hit', 1000, 2800), ('output', 50, 280000))"
 _REQUESTS = """
     CREATE TEMP TABLE wanted AS
-    SELECT gen_random_uuid() AS request_id, gen_random_uuid() AS id, n
+    SELECT uuidv7() AS request_id, uuidv7() AS id, n
     FROM generate_series(1, %(count)s) AS n
 """
 _USAGE = """

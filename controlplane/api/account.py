@@ -1,4 +1,4 @@
-"""A tenant's own routes: money, usage, receipts and keys. The key says whose; no id is taken."""
+"""A tenant's own routes: money, usage and receipts. The key says whose; no id is taken."""
 
 import uuid
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 
 from controlplane.accounts import ledger
-from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, State, Tenant, page
-from controlplane.api.keys import issued, listed
+from controlplane.api.contract import Contract
+from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, Tenant, page
 from controlplane.api.price_schemas import CurrentPrice
 from controlplane.api.prices import current_price
-from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
+from controlplane.api.schemas import Page
 from controlplane.api.statements import (
     BalanceInfo,
     BalanceOut,
@@ -23,10 +23,9 @@ from controlplane.billing.receipts import receipt
 from controlplane.money import p_to_usd
 from controlplane.pricing import book
 from controlplane.pricing.drafts import SERVERLESS
-from controlplane.tenants import keys
 from controlplane.usage import events
 
-router = APIRouter(tags=["account"])
+router = APIRouter(tags=["account"], route_class=Contract)
 
 
 @router.get("/user/balance")
@@ -86,21 +85,3 @@ def list_ledger(
     """List the account's ledger entries, newest first."""
     found = ledger.lines(session, tenant_id=tenant.tenant_id, after=after, limit=limit + 1)
     return page(found, limit, show=LedgerLineOut.of, cursor=lambda line: line.id)
-
-
-@router.get("/v1/account/keys")
-def list_keys(session: Db, tenant: Tenant) -> Page[KeyOut]:
-    """List the account's keys, revoked ones too."""
-    return listed(keys.listing(session, tenant_id=tenant.tenant_id))
-
-
-@router.post("/v1/account/keys", status_code=201)
-def issue_key(body: NewKey, session: Db, tenant: Tenant, state: State) -> IssuedKey:
-    """Make another key. The answer holds its token, which is never shown again."""
-    return issued(*keys.issue(session, state.pepper, tenant_id=tenant.tenant_id, name=body.name))
-
-
-@router.delete("/v1/account/keys/{key_id}")
-def revoke_key(key_id: uuid.UUID, session: Db, tenant: Tenant) -> KeyOut:
-    """Revoke a key of this account, the calling one too: within a second it opens nothing."""
-    return KeyOut.model_validate(keys.revoke(session, key_id=key_id, tenant_id=tenant.tenant_id))

@@ -13,20 +13,28 @@ from fastapi import APIRouter, FastAPI
 from controlplane.api import (
     account,
     admin_deployments,
+    admin_keys,
     books,
+    contract,
     deployments,
     errors,
     gpu_prices,
     invoices,
     keys,
+    members,
+    models,
+    organization,
     payments,
     prices,
+    projects,
     reconcile,
     storage_prices,
     tenants,
 )
-from controlplane.api.deps import ApiState
+from controlplane.api.callers import Prover
+from controlplane.api.oidc import Verifier
 from controlplane.api.schemas import ErrorBody, Health
+from controlplane.api.state import ApiState
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms
@@ -34,7 +42,11 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
-    keys.router,
+    keys.admin_router,
+    projects.admin_router,
+    members.admin_router,
+    admin_keys.router,
+    models.router,
     prices.router,
     gpu_prices.router,
     storage_prices.router,
@@ -42,22 +54,31 @@ ADMIN_ROUTERS = (
     books.router,
     invoices.router,
     reconcile.router,
+    organization.admin_router,
 )
 TENANT_ROUTERS = (
     account.router,
+    keys.router,
+    projects.router,
+    members.router,
     deployments.router,
+    organization.router,
     invoices.tenant_router,
     payments.router,
 )
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
-    """Return the platform admins' REST API."""
+    """Return the platform admins' REST API.
+
+    Raises:
+        StartupError: a route is in no policy, or the identity provider's settings make no sense.
+    """
     return _create(settings, "Flashplane admin API", ADMIN_ROUTERS)
 
 
 def create_tenant_app(settings: Settings) -> FastAPI:
-    """Return the tenants' REST API."""
+    """Return the tenants' REST API; raises as `create_admin_app` does."""
     return _create(settings, "Flashplane account API", TENANT_ROUTERS)
 
 
@@ -81,14 +102,16 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     )
     app.state.api = ApiState(
         sessions=session_factory(engine),
-        pepper=settings.key_pepper.get_secret_value().encode(),
+        prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
         terms=Terms(settings.operator_namespace, settings.default_weights),
         seller=Seller.of(settings),
         payment_secrets=tuple(
             secret.get_secret_value().encode() for secret in settings.payment_webhook_secrets
         ),
+        readers=contract.readers(routers),
     )
     errors.install(app)
+    contract.check(routers)
     for router in routers:
         app.include_router(router)
 
@@ -98,3 +121,9 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         return Health()
 
     return app
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    if not settings.oidc_issuer:
+        return None
+    return Verifier(settings.oidc_issuer, settings.oidc_client_id)

@@ -203,7 +203,7 @@ class ProfileOut(Row):
     tax_basis_points: int
     reverse_charge_note: str | None
     payment_days: int | None
-    changed_at: datetime
+    changed_at: datetime | None  # null: nobody wrote one
 
 
 InvoiceState = Literal["open", "collecting", "final"]

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, OfTenant, State, Tenant, page
 from controlplane.api.invoice_schemas import (
     InvoiceDetail,
@@ -26,8 +27,8 @@ from controlplane.billing.invoices.rendering import paper, table
 from controlplane.errors import Conflict
 from controlplane.money import usd_to_p
 
-router = APIRouter(prefix="/admin/v1", tags=["invoices"])
-tenant_router = APIRouter(prefix="/v1/account", tags=["invoices"])
+router = APIRouter(prefix="/admin/v1", tags=["invoices"], route_class=Contract)
+tenant_router = APIRouter(prefix="/v1/account", tags=["invoices"], route_class=Contract)
 
 OfState = Annotated[InvoiceState | None, Query(description="only those in this state")]
 Rendering = Literal["pdf", "html", "csv"]

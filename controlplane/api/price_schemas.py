@@ -1,13 +1,14 @@
 """What the REST API takes and gives of the price book. Rates are decimal strings in USD."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from controlplane.api.schemas import Body, Moment, Name, Usd, UsdPerMillion
+from controlplane.billing.repricing import Repriced, totals
 from controlplane.money import (
     p_to_usd,
     rate_p_to_usd_per_million,
@@ -65,6 +66,9 @@ class NewPrice(Body):
     output_usd_per_million: UsdPerMillion | None = Field(default=None, examples=["0.28"])
     request_usd: Usd | None = None
     calendar_id: uuid.UUID | None = Field(default=None, description="see /admin/v1/price-calendars")
+    calendar: Name | None = Field(
+        default=None, description="its name instead of its id: the newest of that name"
+    )
     bands: dict[Band, RatesIn] | None = Field(
         default=None, description="rates of exactly the calendar's bands"
     )
@@ -76,8 +80,9 @@ class NewPrice(Body):
         kinds = [bool(flat), self.bands is not None, self.ends_override]
         if sum(kinds) != 1:
             raise ValueError("give the rates, or bands with a calendar, or ends_override")
-        if (self.bands is not None) != (self.calendar_id is not None):
-            raise ValueError("bands and calendar_id go together")
+        calendars_given = [self.calendar_id is not None, self.calendar is not None]
+        if sum(calendars_given) != (self.bands is not None):
+            raise ValueError("bands and one of calendar_id and calendar go together")
         if flat:
             RatesIn.model_validate(flat)
         return self
@@ -87,7 +92,7 @@ class NewPrice(Body):
         return {name: str(text) for name, text in found.items()}
 
     def draft(self, calendar: Calendar | None) -> Draft:
-        """Return what is to be published, on the calendar of `calendar_id`."""
+        """Return what is to be published, on the calendar that the body names."""
         bands = self.bands or {}
         if flat := self._flat():
             bands = {STANDARD: RatesIn.model_validate(flat)}
@@ -219,6 +224,104 @@ class CalendarOut(BaseModel):
             band_now=band_at(calendar, now),
             next_change=next_change(calendar, now),
             created_at=row.created_at,
+        )
+
+
+class NewBook(Body):
+    """Calendars, and prices that name them: a whole history of a model, if need be.
+
+    What is there already, word for word, is left as it is, so a book may be imported again.
+    """
+
+    calendars: list[NewCalendar] = Field(default=[], max_length=100)
+    prices: list[NewPrice] = Field(max_length=1000)
+
+    @model_validator(mode="after")
+    def _has_moments(self) -> Self:
+        if any(price.effective_from is None for price in self.prices):
+            raise ValueError("every price of a book needs its effective_from")
+        return self
+
+
+class ImportedBook(BaseModel):
+    calendars: list["CalendarOut"]
+    prices: list[PriceOut]
+
+
+class NewPreview(Body):
+    """A price to try on the settled requests that began from `since` until before `until`; null:
+    the calendar month before this one, in UTC."""
+
+    price: NewPrice
+    since: Moment | None = None
+    until: Moment | None = None
+    top: int = Field(default=20, ge=1, le=1000, description="tenants whose bills change the most")
+
+
+class Change(BaseModel):
+    """What requests were charged, and what they would be."""
+
+    requests: int
+    old_usd: str
+    old_p: str
+    new_usd: str
+    new_p: str
+    difference_usd: str
+    difference_p: str
+
+    @classmethod
+    def of(cls, rows: Iterable[Repriced], **more: object) -> Self:
+        requests, old_p, new_p = totals(rows)
+        return cls(
+            requests=requests,
+            old_usd=p_to_usd(old_p),
+            old_p=str(old_p),
+            new_usd=p_to_usd(new_p),
+            new_p=str(new_p),
+            difference_usd=p_to_usd(new_p - old_p),
+            difference_p=str(new_p - old_p),
+            **more,
+        )
+
+
+class BandChange(Change):
+    old_band: str
+    new_band: str
+
+
+class TenantChange(Change):
+    tenant_id: uuid.UUID
+
+
+class Preview(Change):
+    """What a price would change on past traffic. Nothing was published or charged."""
+
+    since: datetime
+    until: datetime
+    bands: list[BandChange]
+    tenants: list[TenantChange]
+    tenants_affected: int
+
+    @classmethod
+    def of_rows(
+        cls, rows: Sequence[Repriced], *, since: datetime, until: datetime, top: int
+    ) -> Self:
+        by_band: dict[tuple[str, str], list[Repriced]] = {}
+        by_tenant: dict[uuid.UUID, list[Repriced]] = {}
+        for row in rows:
+            by_band.setdefault((row.old_band, row.new_band), []).append(row)
+            by_tenant.setdefault(row.tenant_id, []).append(row)
+        most = sorted(by_tenant.items(), key=lambda it: -abs(sum(r.difference_p for r in it[1])))
+        return cls.of(
+            rows,
+            since=since,
+            until=until,
+            bands=[
+                BandChange.of(found, old_band=old, new_band=new)
+                for (old, new), found in sorted(by_band.items())
+            ],
+            tenants=[TenantChange.of(found, tenant_id=it) for it, found in most[:top]],
+            tenants_affected=len(by_tenant),
         )
 
 

@@ -7,24 +7,31 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, OfTenant, page
 from controlplane.api.price_schemas import (
     CalendarOut,
     CurrentPrice,
+    ImportedBook,
+    NewBook,
     NewCalendar,
+    NewPreview,
     NewPrice,
+    Preview,
     PriceOut,
     RatesOut,
     holidays_note,
 )
 from controlplane.api.schemas import Moment, Name, Page
+from controlplane.billing.repricing import last_month, reprice
 from controlplane.pricing import book, calendars
 from controlplane.pricing.calendar import words_at
 from controlplane.pricing.drafts import SERVERLESS, Draft
+from controlplane.pricing.models import PriceCalendar
 from controlplane.pricing.snapshot import PriceBook
 from controlplane.tenants import tenants
 
-router = APIRouter(tags=["prices"])
+router = APIRouter(tags=["prices"], route_class=Contract)
 
 PathName = Literal["serverless", "dedicated"]
 
@@ -53,6 +60,31 @@ def publish_price(body: NewPrice, session: Db, admin: Admin) -> PriceOut:
     Only the first price of a model, path and tenant may begin in the past.
     """
     return PriceOut.of(book.publish_all(session, [checked_draft(session, body)])[0])
+
+
+@router.post("/admin/v1/prices/import", status_code=201)
+def import_prices(body: NewBook, session: Db, admin: Admin) -> ImportedBook:
+    """Publish a book of calendars and prices, all or nothing; importing it again changes nothing.
+
+    A model's first book may be a history of the past.
+    """
+    rows = [make_calendar(session, calendar, keep_known=True) for calendar in body.calendars]
+    wanted = [checked_draft(session, price) for price in body.prices]
+    versions = book.publish_all(session, wanted, keep_known=True)
+    return ImportedBook(
+        calendars=[CalendarOut.of(row) for row in rows],
+        prices=[PriceOut.of(version) for version in versions],
+    )
+
+
+@router.post("/admin/v1/prices/preview")
+def preview_price(body: NewPreview, session: Db, admin: Admin) -> Preview:
+    """Tell what a price would have made of past traffic, by band and for the tenants whose bills
+    change the most. Publishes nothing."""
+    since, until = last_month(datetime.now(UTC))
+    since, until = body.since or since, body.until or until
+    rows = reprice(session, checked_draft(session, body.price), begin=since, end=until)
+    return Preview.of_rows(rows, since=since, until=until, top=body.top)
 
 
 @router.get("/admin/v1/prices/current")
@@ -84,7 +116,20 @@ def list_calendars(
 def create_calendar(body: NewCalendar, session: Db, admin: Admin) -> CalendarOut:
     """Make a calendar. It never changes: next year's holidays are a new one of the same name, and
     a price published with it."""
-    row = calendars.create(
+    return CalendarOut.of(make_calendar(session, body))
+
+
+@router.get("/admin/v1/price-calendars/{calendar_id}")
+def get_calendar(calendar_id: uuid.UUID, session: Db, admin: Admin) -> CalendarOut:
+    """Show a calendar, the band that holds now and when it changes."""
+    return CalendarOut.of(calendars.get(session, calendar_id))
+
+
+def make_calendar(
+    session: Session, body: NewCalendar, *, keep_known: bool = False
+) -> PriceCalendar:
+    """Add a calendar; with `keep_known`, return the newest of its name if it says the same."""
+    return calendars.create(
         session,
         name=body.name,
         time_zone=body.time_zone,
@@ -92,14 +137,8 @@ def create_calendar(body: NewCalendar, session: Db, admin: Admin) -> CalendarOut
         windows=[window.window() for window in body.windows],
         holidays=body.holidays,
         holidays_known_until=body.holidays_known_until,
+        keep_known=keep_known,
     )
-    return CalendarOut.of(row)
-
-
-@router.get("/admin/v1/price-calendars/{calendar_id}")
-def get_calendar(calendar_id: uuid.UUID, session: Db, admin: Admin) -> CalendarOut:
-    """Show a calendar, the band that holds now and when it changes."""
-    return CalendarOut.of(calendars.get(session, calendar_id))
 
 
 def checked_draft(session: Session, body: NewPrice) -> Draft:
@@ -110,10 +149,12 @@ def checked_draft(session: Session, body: NewPrice) -> Draft:
     """
     if body.tenant_id is not None:
         tenants.get(session, tenant_id=body.tenant_id)
-    calendar = None
+    row = None
     if body.calendar_id is not None:
-        calendar = calendars.as_calendar(calendars.get(session, body.calendar_id))
-    return body.draft(calendar)
+        row = calendars.get(session, body.calendar_id)
+    elif body.calendar is not None:
+        row = calendars.newest(session, body.calendar)
+    return body.draft(calendars.as_calendar(row) if row else None)
 
 
 def current_price(

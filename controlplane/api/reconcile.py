@@ -7,13 +7,14 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
 from controlplane.api.schemas import Body, Moment, Name, Page, Row
 from controlplane.billing.reconcile import report
 from controlplane.billing.reconcile.models import Finding
 from controlplane.billing.reconcile.report import Reconciliation
 
-router = APIRouter(prefix="/admin/v1/reconcile", tags=["books"])
+router = APIRouter(prefix="/admin/v1/reconcile", tags=["books"], route_class=Contract)
 
 DAY = timedelta(days=1)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from controlplane.money import usd_per_million_to_rate_p, usd_to_p
+from controlplane.tenants.keys import ALL_SCOPES, Scope
 
 # Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
 Name = Annotated[
@@ -99,14 +100,31 @@ class TenantOut(Row):
 
 class NewKey(Body):
     name: Name = "default"
+    project_id: uuid.UUID | None = Field(None, description="null: the default project")
+    scopes: list[Scope] | None = Field(
+        None,
+        min_length=1,
+        max_length=len(ALL_SCOPES),
+        description="`inference` asks engines; on the REST API `read` is as much as a viewer,"
+        " `manage` as a developer, `own` as an owner; null: all that the caller may",
+    )
+    expires_at: Moment | None = Field(None, description="null: it lives until it is revoked")
 
 
 class KeyOut(Row):
+    """A key. `last_used_at` is right within a minute or so; `replaced_by_id` is the key that takes
+    over from a rotated one."""
+
     id: uuid.UUID
     tenant_id: uuid.UUID
+    project_id: uuid.UUID
     public_id: str
     name: str
+    scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    replaced_by_id: uuid.UUID | None
     revoked_at: datetime | None
 
 

@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
 from controlplane.api.gpu_schemas import NewStoragePrice, StoragePriceOut
 from controlplane.api.schemas import Page
 from controlplane.money import usd_to_p
 from controlplane.pricing import storage
 
-router = APIRouter(prefix="/admin/v1/storage-prices", tags=["prices"])
+router = APIRouter(prefix="/admin/v1/storage-prices", tags=["prices"], route_class=Contract)
 
 
 @router.get("")

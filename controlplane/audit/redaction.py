@@ -16,7 +16,7 @@ MAX_INTEGER = 2**63 - 1
 
 _SECRET_NAME = re.compile(
     r"secret|token|passw|credential|authori[sz]ation|cookie|signature|digest|pepper|private"
-    r"|^(api_?|admin_?|ssh_?)?keys?$|_key$|authorized_keys",
+    r"|^(api_?|admin_?|ssh_?)?keys?$|_key$|authorized_keys|^env$",
     re.IGNORECASE,
 )
 # No UUID's part is longer than 12, no word of ours than 32; half of a random secret is.

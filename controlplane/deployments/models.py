@@ -118,6 +118,11 @@ class GpuInterval(_Metered, Base):
     __table_args__ = (
         CheckConstraint("path IN ('dedicated', 'bare')", name="path"),
         CheckConstraint("credited_p BETWEEN 0 AND billed_p", name="credit_was_billed"),
+        Index(
+            "ix_gpu_intervals_unjudged",
+            "id",
+            postgresql_where=text("interrupted AND credited_p IS NULL"),
+        ),
         *_metered("gpu_intervals"),
     )
 
@@ -145,10 +150,9 @@ class VolumeInterval(_Metered, Base):
 
 
 class FundState(Base):
-    """How far a tenant's funds have sunk, as far as it was told; see `billing.gpu.warnings`.
+    """How far a tenant's funds have sunk and what was told of it; see `billing.gpu.descent`.
 
-    `lowest_p` is the lowest sight of what may be spent since then: only money that came in lifts
-    it. `told` counts the notices, `expiry_told` is whether the end of the volumes was announced.
+    `told` counts the tenant's notices: each has a number of its own.
     """
 
     __tablename__ = "fund_states"
@@ -159,10 +163,11 @@ class FundState(Base):
 
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), primary_key=True)
     level: Mapped[str]
-    lowest_p: Mapped[int] = mapped_column(BalanceType)
-    told: Mapped[int] = mapped_column(default=0)
+    seen_p: Mapped[int] = mapped_column(BalanceType)
+    refilled: Mapped[bool]
     empty_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    expiry_told: Mapped[bool] = mapped_column(default=False)
+    expiry_told_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    told: Mapped[int] = mapped_column(default=0)
 
 
 class OfferedConfiguration(Base):

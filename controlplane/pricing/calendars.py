@@ -26,8 +26,11 @@ def create(
     windows: Sequence[Window],
     holidays: Collection[date] = (),
     holidays_known_until: date | None = None,
+    keep_known: bool = False,
 ) -> PriceCalendar:
     """Add a calendar; a name that is taken makes the next version of it.
+
+    With `keep_known`, the newest of its name is returned instead when it says the same.
 
     Raises:
         UnprocessableRequest: an unknown time zone, a window without length or day, or a list of
@@ -41,14 +44,17 @@ def create(
             "Say how far the list of holidays reaches: at least to its last day.",
             param="holidays_known_until",
         )
-    row = PriceCalendar(
-        name=name,
-        time_zone=time_zone,
-        default_band=default_band,
-        windows=[as_json(window) for window in windows],
-        holidays=sorted(set(holidays)),
-        holidays_known_until=holidays_known_until,
-    )
+    columns = {
+        "time_zone": time_zone,
+        "default_band": default_band,
+        "windows": [as_json(window) for window in windows],
+        "holidays": sorted(set(holidays)),
+        "holidays_known_until": holidays_known_until,
+    }
+    known = _newest(session, name) if keep_known else None
+    if known is not None and all(getattr(known, it) == is_ for it, is_ in columns.items()):
+        return known
+    row = PriceCalendar(name=name, **columns)
     session.add(row)
     session.flush()
     return row
@@ -64,6 +70,27 @@ def get(session: Session, calendar_id: uuid.UUID) -> PriceCalendar:
     if row is None:
         raise NotFound(f"There is no price calendar {calendar_id}.", param="calendar_id")
     return row
+
+
+def newest(session: Session, name: str) -> PriceCalendar:
+    """Return the newest calendar of a name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = _newest(session, name)
+    if row is None:
+        raise NotFound(f"There is no price calendar {name!r}.", param="calendar")
+    return row
+
+
+def _newest(session: Session, name: str) -> PriceCalendar | None:
+    return session.scalar(
+        select(PriceCalendar)
+        .where(PriceCalendar.name == name)
+        .order_by(PriceCalendar.id.desc())
+        .limit(1)
+    )
 
 
 def listing(

@@ -31,6 +31,12 @@ def upgrade() -> None:
         "gpu_intervals",
         "credited_p BETWEEN 0 AND billed_p",
     )
+    op.create_index(
+        "ix_gpu_intervals_unjudged",
+        "gpu_intervals",
+        ["id"],
+        postgresql_where=sa.text("interrupted AND credited_p IS NULL"),
+    )
     op.drop_constraint(op.f("ck_ledger_transactions_gpu_time_explained"), _LEDGER)
     op.create_check_constraint(
         op.f("ck_ledger_transactions_gpu_time_explained"),
@@ -50,6 +56,7 @@ def downgrade() -> None:
         "(kind = 'gpu_time')" + _EXPLAINED,
         postgresql_not_valid=True,  # what was charged for storage stays
     )
+    op.drop_index("ix_gpu_intervals_unjudged", "gpu_intervals")
     op.drop_constraint(op.f("ck_gpu_intervals_credit_was_billed"), "gpu_intervals")
     op.drop_column("gpu_intervals", "credited_p")
     op.drop_column("gpu_intervals", "interrupted")
@@ -130,10 +137,11 @@ def _funds() -> None:
         "fund_states",
         _required("tenant_id", sa.Uuid()),
         _required("level", sa.String()),
-        _required("lowest_p", sa.Numeric(38, 0)),
-        _required("told", sa.Integer()),
+        _required("seen_p", sa.Numeric(38, 0)),
+        _required("refilled", sa.Boolean()),
         _moment("empty_since"),
-        _required("expiry_told", sa.Boolean()),
+        _moment("expiry_told_at"),
+        _required("told", sa.Integer()),
         sa.CheckConstraint(
             "level IN ('enough', 'day', 'hour', 'empty')", name=op.f("ck_fund_states_level")
         ),

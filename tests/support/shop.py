@@ -122,6 +122,7 @@ class Shop:
             streamed=True,
             price_version_id=self.price.version_id,
             started_at_us=now_us(),
+            band=self.price.band,
         )
 
     def trace(self, customer: Customer, request_id: uuid.UUID, usage: TokenUsage) -> Trace:

@@ -95,3 +95,62 @@ def test_a_new_database_prices_dedicated_tokens_at_nothing(sessions: sessionmake
     with sessions.begin() as session:
         found = book.current(session).price("m@prod", "dedicated", NOON)
     assert (found.hit_rate_p, found.miss_rate_p, found.output_rate_p) == (0, 0, 0)
+
+
+def test_rates_are_published_with_their_version_or_never(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        publish(session)
+    late = text(
+        "INSERT INTO price_rates SELECT id, 'late', 0, 0, 0, 0 FROM price_versions"
+        " WHERE model = 'm'"
+    )
+    with sessions() as session, pytest.raises(exc.IntegrityError, match="never change"):
+        session.execute(late)
+    for table in ("price_rates", "price_calendars"):
+        with sessions() as session, pytest.raises(exc.IntegrityError, match="append-only"):
+            session.execute(text(f"DELETE FROM {table}"))
+
+
+def test_a_version_for_all_has_rates(sessions: sessionmaker[Session]) -> None:
+    bare = text(
+        "INSERT INTO price_versions (id, model, path, effective_from)"
+        " VALUES (gen_random_uuid(), 'm', 'serverless', now())"
+    )
+    with pytest.raises(exc.IntegrityError, match="has no rates"), sessions.begin() as session:
+        session.execute(bare)
+
+
+def test_nothing_begins_in_a_past_that_was_charged(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        publish(session)
+        publish(session, effective_from=datetime.now(UTC) - book.CLOCK_SKEW / 2)
+        with pytest.raises(UnprocessableRequest, match="past"):
+            publish(session, effective_from=NOON + HOUR)
+
+
+def test_a_refreshed_book_reads_only_what_is_new(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        publish(session)
+        first = book.current(session)
+    with sessions.begin() as session:
+        assert book.refreshed(session, first) is first
+        publish(session, output_rate_p=9, effective_from=datetime.now(UTC))
+        second = book.refreshed(session, first)
+    now = datetime.now(UTC)
+    assert second.price("m", "serverless", now).output_rate_p == 9
+    assert first.price("m", "serverless", now).output_rate_p == 3
+
+
+def test_publishers_take_turns_so_that_no_position_is_missed(
+    sessions: sessionmaker[Session],
+) -> None:
+    with sessions() as slow, sessions() as quick:
+        publish(slow, effective_from=NOON)
+        quick.execute(text("SET lock_timeout = 50"))
+        with pytest.raises(exc.OperationalError, match="lock timeout"):
+            quick.execute(
+                text(
+                    "INSERT INTO price_versions (id, model, path, effective_from)"
+                    " VALUES (gen_random_uuid(), 'n', 'serverless', now())"
+                )
+            )
