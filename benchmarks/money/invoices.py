@@ -52,7 +52,7 @@ _ENTRIES = f"""
 
 
 def seconds(database_url: str, *, events: int) -> float:
-    """Fill a migrated, empty database with `events` requests of one tenant; time its invoice."""
+    """Fill a database that has a price with `events` requests of one tenant; time its invoice."""
     tenant_id = _fill(database_url, events)
     engine = open_engine(database_url)
     sessions = session_factory(engine)
@@ -82,14 +82,7 @@ def _fill(database_url: str, events: int) -> uuid.UUID:
             keys.issue(session, b"pepper", tenant_id=tenant_id, name=f"key {number}")[0].id
             for number in range(KEYS)
         ]
-        version = book.publish(
-            session,
-            model="deepseek-v4-flash",
-            hit_rate_p=2_800,
-            miss_rate_p=140_000,
-            output_rate_p=280_000,
-        )
-        version_id = version.id
+        version_id = book.listing(session)[0].id
         ledger.top_up(
             session, tenant_id=tenant_id, amount_p=10**15, reason="benchmark", author="benchmark"
         )
