@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
@@ -21,6 +21,7 @@ from controlplane.db import copy_in, uuid7
 from controlplane.errors import Conflict, NotFound, UnprocessableRequest
 from controlplane.money import MAX_ENTRY_P, p_to_usd, rate_p_to_usd_per_million
 from controlplane.pricing.rating import ChargeLine
+from controlplane.tenants import tenants
 
 _CLASS_WORDS = {
     "hit": "cache-hit input tokens",
@@ -185,7 +186,7 @@ def top_up(
     Raises:
         UnprocessableRequest: the amount is not positive, or beyond one ledger entry.
         NotFound: no such tenant.
-        Conflict: the key was used for another top-up.
+        Conflict: the key was used for another top-up, or the tenant is deleted.
     """
     if not 0 < amount_p <= MAX_ENTRY_P:
         raise UnprocessableRequest("A top-up must be above zero.", param="amount_usd")
@@ -197,6 +198,7 @@ def top_up(
     earlier = _topped_up(session, idempotency_key, account, amount_p)
     if earlier is not None:
         return earlier
+    tenants.living(session, tenant_id=tenant_id)
     posting = Posting(
         kind="top_up",
         tenant_id=tenant_id,
@@ -227,6 +229,16 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
     if row is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
     return Balance(**row._mapping)
+
+
+def moved_p(session: Session, *, tenant_id: uuid.UUID, transaction_id: uuid.UUID) -> int:
+    """Return what a transaction moved on a tenant's account, in p$; positive credits it."""
+    query = (
+        select(func.coalesce(func.sum(LedgerEntry.amount_p), 0))
+        .join(Account, Account.id == LedgerEntry.account_id)
+        .where(LedgerEntry.transaction_id == transaction_id, Account.tenant_id == tenant_id)
+    )
+    return int(session.execute(query).scalar_one())
 
 
 def lines(

@@ -21,6 +21,7 @@ class ApiState:
     Attributes:
         seller: what invoices tell of us.
         payment_secrets: what payment events are signed with.
+        webhooks_to_loopback: whether webhooks may go to this machine.
         readers: by path, the routes that show what can be changed there.
     """
 
@@ -29,6 +30,7 @@ class ApiState:
     terms: Terms
     seller: Seller
     payment_secrets: tuple[bytes, ...]
+    webhooks_to_loopback: bool
     readers: Mapping[str, "Contract"]
 
     @property

@@ -9,7 +9,9 @@ from controlplane.cli import (
     admin,
     admin_key,
     announce,
+    audit,
     configuration,
+    credit,
     deployments,
     doctor,
     gpu_prices,
@@ -41,10 +43,12 @@ Customers and money, with the running product:
     flashplane tenants create acme
     flashplane keys create acme --name laptop
     flashplane top-up acme 25
+    flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
     flashplane books
     flashplane reconcile           bills, ledger and engines' journals, held against each other
+    flashplane audit verify         whether anybody touched the record of who did what
 
 Prices, by the hour of the day if need be:
 
@@ -98,7 +102,9 @@ configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
 prices.add_to(app)
+credit.add_to(app)
 admin_key.add_to(app)
+audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 invoices.add_to(app)
