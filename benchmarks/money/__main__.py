@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.money import bare, measures
+from benchmarks.money import bare, invoices, measures
 from benchmarks.money.results import Figure, as_markdown, as_table
 from benchmarks.money.world import build, server
 from controlplane.gateway.holding import MAX_BATCH
@@ -40,6 +40,11 @@ def figures(postgres: Postgres, *, count: int) -> Iterator[Figure]:
     world = build(postgres, "rows", customers=1_000)
     bare.prepare(world.url, 1_000)
     yield from measures.rows(world, count=count)
+    # A million at the usual size; what one costs does not fall with their number.
+    events = 25 * count
+    world = build(postgres, "invoices", customers=0)
+    seconds = invoices.seconds(world.url, events=events)
+    yield Figure(f"an invoice of {events:,} requests", seconds, "s", aim=10, less_is_better=True)
 
 
 def main(

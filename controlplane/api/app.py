@@ -26,10 +26,12 @@ from controlplane.api import (
     erasure,
     errors,
     gpu_prices,
+    invoices,
     keys,
     members,
     models,
     organization,
+    payments,
     peppers,
     prices,
     projects,
@@ -42,6 +44,7 @@ from controlplane.api.callers import Prover
 from controlplane.api.oidc import Verifier
 from controlplane.api.schemas import ErrorBody, Health
 from controlplane.api.state import ApiState
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms
 from controlplane.settings import Settings
@@ -64,6 +67,7 @@ ADMIN_ROUTERS = (
     admin_deployments.router,
     books.router,
     budgets.admin_router,
+    invoices.router,
     reconcile.router,
     organization.admin_router,
     audit.admin_router,
@@ -79,6 +83,8 @@ TENANT_ROUTERS = (
     burn.tenant_router,
     deployments.router,
     organization.router,
+    invoices.tenant_router,
+    payments.router,
     audit.tenant_router,
     webhooks.tenant_router,
 )
@@ -125,6 +131,10 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         ),
         webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
+        seller=Seller.of(settings),
+        payment_secrets=tuple(
+            secret.get_secret_value().encode() for secret in settings.payment_webhook_secrets
+        ),
         readers=contract.readers(routers),
         entrance=CapacityLimiter(settings.database_pool_size),
     )

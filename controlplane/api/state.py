@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.api.callers import Prover
+from controlplane.billing.invoices.profiles import Seller
 from controlplane.deployments.orders import Terms
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class ApiState:
     """`request.app.state.api`.
 
     Attributes:
+        seller: what invoices tell of us.
+        payment_secrets: what payment events are signed with.
         webhooks_to_loopback: whether webhooks may go to this machine.
         readers: by path, the routes that show what can be changed there.
         entrance: threads in which requests wait for a connection to the database. They are apart
@@ -29,6 +32,8 @@ class ApiState:
     sessions: sessionmaker[Session]
     prover: Prover
     terms: Terms
+    seller: Seller
+    payment_secrets: tuple[bytes, ...]
     webhooks_to_loopback: bool
     readers: Mapping[str, "Contract"]
     entrance: CapacityLimiter

@@ -46,16 +46,12 @@ class AdminClient:
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the decoded answer of one request, None when it has no content."""
-        try:
-            answer = self._http.request(method, f"/admin/v1{path}", **arguments)
-        except httpx.TransportError as error:
-            raise StartupError(
-                f"The admin API at {self._http.base_url} does not answer "
-                f"({type(error).__name__}): see `flashplane status`."
-            ) from None
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        raise StartupError(_reason(answer))
+        answer = self._ask(method, path, **arguments)
+        return answer.json() if answer.content else None
+
+    def download(self, path: str) -> bytes:
+        """Return the file that a GET answers with."""
+        return self._ask("GET", path).content
 
     def pages(self, path: str, params: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
         """Return at most `limit` items of a listing, following its cursor."""
@@ -68,6 +64,18 @@ class AdminClient:
             cursor = page["next"]
             if cursor is None:
                 return
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, f"/admin/v1{path}", **arguments)
+        except httpx.TransportError as error:
+            raise StartupError(
+                f"The admin API at {self._http.base_url} does not answer "
+                f"({type(error).__name__}): see `flashplane status`."
+            ) from None
+        if answer.is_success:
+            return answer
+        raise StartupError(_reason(answer))
 
     def tenant_id(self, name_or_id: str) -> str:
         """Return the id of a tenant given by name or by id."""

@@ -17,6 +17,7 @@ from controlplane.cli import (
     doctor,
     gpu_prices,
     identity,
+    invoices,
     journals,
     prices,
     product,
@@ -114,5 +115,6 @@ deployments.add_to(app)
 gpu_prices.add_to(app)
 budgets.add_to(app)
 storage_prices.add_to(app)
+invoices.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)

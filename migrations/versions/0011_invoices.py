@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import invoice_rules, rules
+
 revision = "0011"
 down_revision = "0010"
 
@@ -30,9 +32,12 @@ def upgrade() -> None:
     _invoice_payments()
     _payment_events()
     _guards()
+    for rule in invoice_rules.RULES:
+        rules.add(*rule)
 
 
 def downgrade() -> None:
+    rules.drop(*(name for name, _, _ in invoice_rules.RULES))
     for table in reversed(_TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_final, refuse_line, refuse_number, refuse_unnumbered")

@@ -22,8 +22,9 @@ from controlplane.tenants.models import ApiKey, Project
 # What brings money in, and sells nothing.
 FUNDS = ("top_up", "payment", "grant")
 _METERS = ("miss", "hit", "output", "request")
-# A million entries are sorted and joined in memory, not on disk; ends with the transaction.
-_MEMORY = text("SET LOCAL work_mem = '128MB'")
+# A million entries make a few hundred lines, which the planner does not guess: it would sort them
+# all. Joined and summed up in memory instead; ends with the transaction.
+_PLAN = text("SET LOCAL work_mem = '128MB'; SET LOCAL enable_sort = off")
 _SEEN = text("""
     SELECT a.id, a.balance_p,
            coalesce((SELECT max(e.id) FROM ledger_entries e WHERE e.account_id = a.id), 0) AS last
@@ -37,22 +38,25 @@ _ALIKE = text("""
                date_trunc('month', least(coalesce(u.started_at, t.created_at), t.created_at),
                           'UTC')::date AS month,
                u.api_key_id, u.model, coalesce(u.path, i.path) AS path, u.band,
-               i.configuration, i.spot,
-               CASE WHEN i.id IS NOT NULL THEN i.deployment
-                    WHEN t.kind <> 'charge' OR u.request_id IS NULL THEN t.reason END AS detail,
+               coalesce(i.configuration, v.size_gib || ' GiB ' || v.storage_class) AS resource,
+               i.spot,
+               CASE WHEN t.interval_id IS NOT NULL
+                    THEN coalesce(i.deployment, v.deployment, t.reason)
+                    WHEN u.request_id IS NULL THEN t.reason END AS detail,
                t.rate_p_per_hour, t.to_ms - t.from_ms AS ms
         FROM ledger_entries e
         JOIN ledger_transactions t ON t.id = e.transaction_id
         LEFT JOIN usage_events u ON u.request_id = t.request_id
         LEFT JOIN gpu_intervals i ON i.id = t.interval_id
+        LEFT JOIN volume_intervals v ON v.id = t.interval_id
         WHERE e.account_id = :account_id AND e.id BETWEEN :from_id AND :until_id
     )
-    SELECT month, kind, api_key_id, model, path, band, token_class, rate_p, configuration, spot,
+    SELECT month, kind, api_key_id, model, path, band, token_class, rate_p, resource, spot,
            rate_p_per_hour, detail, sum(tokens) AS tokens, sum(ms) AS ms,
            sum(amount_p) AS amount_p, sum(granted_p) AS granted_p,
            sum(amount_p) FILTER (WHERE id > :seen_id) AS new_p, min(id) AS first_id
     FROM seen WHERE id > :seen_id OR month > :seen_month
-    GROUP BY month, kind, api_key_id, model, path, band, token_class, rate_p, configuration, spot,
+    GROUP BY month, kind, api_key_id, model, path, band, token_class, rate_p, resource, spot,
              rate_p_per_hour, detail
 """)
 
@@ -104,7 +108,7 @@ class Draft:
 
 def draft(session: Session, *, tenant_id: uuid.UUID, month: date, before: Seen) -> Draft:
     """Add up everything up to `month` that the invoices before did not. Writes nothing."""
-    session.execute(_MEMORY)
+    session.execute(_PLAN)
     account_id, balance_p, last_id = session.execute(_SEEN, {"tenant_id": tenant_id}).one()
     until_id = max(last_id, before.until_id)
     found = session.execute(
@@ -157,7 +161,7 @@ def _line(row: Row[Any], month: date, names: Mapping[uuid.UUID, Row[Any]]) -> Li
         model=row.model,
         path=row.path,
         band=row.band,
-        resource=row.configuration,
+        resource=row.resource,
         detail=row.detail,
         quantity=quantity,
         unit=unit,

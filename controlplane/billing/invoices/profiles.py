@@ -64,7 +64,6 @@ def of(session: Session, *, tenant_id: uuid.UUID) -> BillingProfile:
         tax_basis_points=0,
         reverse_charge_note=None,
         payment_days=None,
-        changed_at=datetime.now(UTC),
     )
 
 

@@ -44,6 +44,7 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
         *(f"deployments {it}" for it in ("delete", "events", "usage", "configurations")),
         *("gpu-prices list", "gpu-prices publish"),
         *("storage-prices list", "storage-prices publish"),
+        *(f"invoices {it}" for it in ("list", "show", "preview", "download", "pay")),
         *(f"credit {it}" for it in ("grant", "refund", "waive", "note", "adjust", "terms")),
     ],
 )

@@ -1,0 +1,1 @@
+"""Invoices as people get them: CSV, HTML and PDF. Pure: the same invoice gives the same bytes."""
