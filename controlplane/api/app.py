@@ -17,6 +17,7 @@ from controlplane.api import (
     corrections,
     deployments,
     errors,
+    exports,
     gpu_prices,
     keys,
     prices,
@@ -36,6 +37,7 @@ ADMIN_ROUTERS = (
     gpu_prices.router,
     admin_deployments.router,
     books.router,
+    exports.router,
 )
 TENANT_ROUTERS = (account.router, deployments.router)
 
