@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
@@ -37,7 +37,7 @@ _COLUMNS = (
     *("created_at", "transaction_id", "kind", "account", "tenant_id", "amount_usd", "granted_usd"),
     *("token_class", "tokens", "rate_p", "request_id", "corrects_id", "reason", "author"),
 )
-_Entry = Row[tuple[object, ...]]
+_Entry = Row[*tuple[Any, ...]]
 
 
 def export(session: Session, *, form: Format, tenant_id: uuid.UUID | None) -> Iterator[str]:
@@ -50,7 +50,7 @@ def export(session: Session, *, form: Format, tenant_id: uuid.UUID | None) -> It
     return _beancount(session, tenant_id) if form == "beancount" else _csv(session, tenant_id)
 
 
-def _entries(session: Session, tenant_id: uuid.UUID | None) -> Iterable[_Entry]:
+def _entries(session: Session, tenant_id: uuid.UUID | None) -> Iterator[_Entry]:
     query = (
         select(
             LedgerTransaction.created_at,
@@ -77,13 +77,15 @@ def _entries(session: Session, tenant_id: uuid.UUID | None) -> Iterable[_Entry]:
     )
     if tenant_id is not None:
         query = query.where(LedgerTransaction.tenant_id == tenant_id)
-    return session.execute(query)
+    # Closed even when the reader goes away half-way.
+    with session.execute(query) as found:
+        yield from found
 
 
 def _csv(session: Session, tenant_id: uuid.UUID | None) -> Iterator[str]:
     yield ",".join(_COLUMNS) + "\r\n"
     for row in _entries(session, tenant_id):
-        told = row._mapping | {
+        told = dict(row._mapping) | {
             "created_at": row.created_at.isoformat(),
             "amount_usd": _usd(row.amount_p),
             "granted_usd": _usd(row.granted_p),

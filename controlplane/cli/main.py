@@ -15,6 +15,7 @@ from controlplane.cli import (
     doctor,
     gpu_prices,
     journals,
+    ledger,
     product,
     scrub,
     services,
@@ -42,6 +43,7 @@ Customers and money, with the running product:
     flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
+    flashplane ledger export --format beancount
     flashplane books
 
 GPUs for sale, as pools, dedicated deployments and bare machines:
@@ -87,6 +89,7 @@ announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
+ledger.add_to(app)
 credit.add_to(app)
 admin_key.add_to(app)
 deployments.add_to(app)
