@@ -9,7 +9,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test storm bench bench-operator lint lock install install-dev
+.PHONY: help up down status test storm bench bench-operator bench-money lint lock install install-dev
 
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
 
 bench-operator: install-dev ## Measure the operator with 5,000 replicas, 20 minutes: ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(ARGS)
+
+bench-money: install-dev ## Measure holds and settlement, 2 minutes: ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.money $(ARGS)
 
 lint: install-dev ## Check format, style, types and floors
 	$(BIN)/ruff format --check .

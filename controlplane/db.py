@@ -7,8 +7,12 @@ are synchronous everywhere; the gateway runs them on one small thread pool.
 import os
 import time
 import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from sqlalchemy import Engine, MetaData, create_engine
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine, MetaData, create_engine, exc
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 NAMING_CONVENTION = {
@@ -48,6 +52,42 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
 def session_factory(engine: Engine) -> sessionmaker[Session]:
     """Return the factory of sessions; use it as `with factory.begin() as session:`."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def copy_in(
+    session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """COPY rows into a table in the session's transaction: twice as fast as any INSERT of them.
+
+    Raises:
+        DBAPIError: one of its kinds, as a statement of SQLAlchemy's own would.
+    """
+    session.flush()
+    connection = session.connection()
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        raise exc.DBAPIError.instance(
+            f"COPY {table}",
+            None,
+            error,
+            psycopg.Error,
+            hide_parameters=True,
+            dialect=connection.dialect,
+        ) from error
+
+
+def first_uuid7(moment: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 of a moment's millisecond: a border between older and newer."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62)
 
 
 def uuid7() -> uuid.UUID:

@@ -4,13 +4,19 @@
     ├── InvalidRequest                 400     invalid_request_error     invalid_request (or given)
     │   ├── ContextLengthExceeded      400     invalid_request_error     context_length_exceeded
     │   └── UnprocessableRequest       422     invalid_request_error     invalid_parameter
-    │       └── NotResponsible         422     invalid_request_error     not_responsible
+    │       ├── NotResponsible         422     invalid_request_error     not_responsible
+    │       └── IdempotencyKeyReused   422     invalid_request_error     idempotency_key_reused
     ├── AuthenticationFailed           401     authentication_error      invalid_api_key
+    ├── Forbidden                      403     permission_error          permission_denied
     ├── InsufficientBalance            402     insufficient_balance      insufficient_balance
+    │   └── BudgetExceeded             402     insufficient_balance      budget_exceeded
     ├── NotFound                       404     not_found_error           not_found
     │   └── ModelNotFound              404     invalid_request_error     model_not_found
     ├── MethodNotAllowed               405     invalid_request_error     method_not_allowed
     ├── Conflict                       409     conflict_error            conflict
+    │   └── StillRunning               409     conflict_error            still_running, Retry-After
+    ├── Gone                           410     not_found_error           expired
+    ├── PreconditionFailed             412     precondition_error        precondition_failed
     ├── RequestTooLarge                413     invalid_request_error     request_too_large
     ├── InternalError                  500     server_error              internal_error
     └── Unavailable                    503     server_error              (given), Retry-After
@@ -83,6 +89,12 @@ class NotResponsible(UnprocessableRequest):
     default_code = "not_responsible"
 
 
+class IdempotencyKeyReused(UnprocessableRequest):
+    """The Idempotency-Key came before, with another request."""
+
+    default_code = "idempotency_key_reused"
+
+
 class AuthenticationFailed(ControlPlaneError):
     """No key, an unknown key, a revoked key: one answer for all, so that nothing leaks."""
 
@@ -91,12 +103,26 @@ class AuthenticationFailed(ControlPlaneError):
     default_code = "invalid_api_key"
 
 
+class Forbidden(ControlPlaneError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "permission_denied"
+
+
 class InsufficientBalance(ControlPlaneError):
     """The account cannot cover the request."""
 
     status = 402
     type = "insufficient_balance"
     default_code = "insufficient_balance"
+
+
+class BudgetExceeded(InsufficientBalance):
+    """The money is there, but a budget that its owner set does not cover the request."""
+
+    default_code = "budget_exceeded"
 
 
 class NotFound(ControlPlaneError):
@@ -128,6 +154,31 @@ class Conflict(ControlPlaneError):
     status = 409
     type = "conflict_error"
     default_code = "conflict"
+
+
+class StillRunning(Conflict):
+    """The same request is being served now; ask again for its answer."""
+
+    default_code = "still_running"
+
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1"}
+
+
+class PreconditionFailed(ControlPlaneError):
+    """The thing is not any more what the caller's If-Match says it is."""
+
+    status = 412
+    type = "precondition_error"
+    default_code = "precondition_failed"
+
+
+class Gone(ControlPlaneError):
+    """The thing was there, and has been dropped as the platform's policy says."""
+
+    status = 410
+    type = "not_found_error"
+    default_code = "expired"
 
 
 class RequestTooLarge(ControlPlaneError):

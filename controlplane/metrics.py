@@ -18,7 +18,15 @@ REJECTED_USAGE = Counter(
 RELEASED_HOLDS = Counter(
     "flashplane_released_holds", "Holds of dead gateways released without a bill"
 )
+RECONCILIATION_FINDINGS = Counter(
+    "flashplane_reconciliation_findings",
+    "Requests whose bill and whose engines' journals differ",
+    ["kind"],
+)
 USAGE_WAITING = Gauge("flashplane_usage_waiting", "Staged usage rows still in the queue")
+USAGE_STRAYS = Gauge(
+    "flashplane_usage_strays", "Settled requests whose id is of no month: a clock was wrong"
+)
 GPU_TIME_PICODOLLARS = Counter(
     "flashplane_gpu_time_picodollars", "Sum of all charges of GPU time, in p$"
 )
@@ -26,4 +34,8 @@ GPU_TIME_DISCREPANCIES = Counter(
     "flashplane_gpu_time_discrepancies",
     "Proofs or ticks of GPU time not billed, or not whole",
     ["reason"],
+)
+FINAL_INVOICES = Counter("flashplane_final_invoices", "Invoices made final")
+REFUSED_INVOICES = Counter(
+    "flashplane_refused_invoices", "Invoices that contradict the books and wait for a person"
 )

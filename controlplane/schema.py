@@ -16,12 +16,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
 from controlplane.accounts import models as accounts_models
+from controlplane.audit import models as audit_models
+from controlplane.billing.invoices import models as invoice_models
+from controlplane.billing.reconcile import models as reconcile_models
 from controlplane.db import Base, open_engine
 from controlplane.deployments import models as deployments_models
 from controlplane.errors import StartupError
 from controlplane.pricing import models as pricing_models
 from controlplane.tenants import models as tenants_models
 from controlplane.usage import models as usage_models
+from controlplane.webhooks import models as webhooks_models
 
 OLDEST_SERVER = 16
 _MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -33,6 +37,10 @@ _OWNERS = (
     accounts_models,
     usage_models,
     deployments_models,
+    reconcile_models,
+    audit_models,
+    webhooks_models,
+    invoice_models,
 )
 
 

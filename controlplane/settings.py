@@ -43,6 +43,14 @@ class Settings(BaseSettings):
     admin_key: SecretStr = Field(
         default=SecretStr(""), description="key for the admin API; empty: what `up` made"
     )
+    oidc_issuer: str = Field(
+        default="",
+        description="identity provider of people, an https address as in its tokens' iss; empty:"
+        " machines alone get in",
+    )
+    oidc_client_id: str = Field(
+        default="", description="what the provider's tokens must be for: their aud, and azp if told"
+    )
     gateway_name: str = Field(
         default="local", description="this gateway's lasting name; owns one journal folder"
     )
@@ -98,8 +106,49 @@ class Settings(BaseSettings):
         default={"hub": {"repo": "deepseek-ai/DeepSeek-V4-Flash"}},
         description="weights of deployments that name none, as JSON of a deployment's weights",
     )
+    invoice_series: str = Field(
+        default="FP",
+        pattern=r"^[A-Z0-9]{1,12}$",
+        description="what invoice numbers begin with, as FP-2026-000001; a new one counts from 1",
+    )
+    invoice_grace_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=24 * 20,
+        description="how long after a month its late usage still joins its invoice",
+    )
+    invoice_payment_days: int = Field(
+        default=14, ge=0, le=365, description="days until an invoice is due; tenants may differ"
+    )
+    seller_name: str = Field(default="Flashplane", description="who sells, on invoices")
+    seller_address: str = Field(
+        default="", description=r"the seller's address on invoices; lines end with a newline or \n"
+    )
+    seller_tax_id: str = Field(default="", description="the seller's tax number on invoices")
+    payment_webhook_secrets: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="secrets that payment events are signed with, as JSON: two while one is"
+        " replaced; none: no event is taken",
+    )
+    usage_retention_days: int = Field(
+        default=400,
+        ge=32,
+        description="how long single requests and sums by the minute are kept; sums by the hour,"
+        " invoices and the ledger stay for ever",
+    )
     jobs_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of the jobs' metrics; 0: none"
+    )
+    spot_credit_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=24 * 60,
+        description="spot replicas that are interrupted within so many minutes cost nothing",
+    )
+    keep_volumes_hours: int = Field(
+        default=72,
+        ge=24,
+        description="how long volumes outlive their tenant's money; announced a day before the end",
     )
     project_deployments: bool = Field(
         default=False,

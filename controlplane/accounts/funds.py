@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, Uuid, bindparam, column, func, or_, select, update
+from sqlalchemy import ARRAY, String, Uuid, any_, bindparam, column, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account, BalanceType
@@ -28,8 +28,9 @@ _LOCK = (
     )
     .where(
         or_(
-            Account.tenant_id.in_(bindparam("tenant_ids", expanding=True)),
-            Account.tenant_id.is_(None) & Account.kind.in_(bindparam("platform", expanding=True)),
+            Account.tenant_id == any_(bindparam("tenant_ids", type_=ARRAY(Uuid))),
+            Account.tenant_id.is_(None)
+            & (Account.kind == any_(bindparam("platform", type_=ARRAY(String)))),
         )
     )
     .order_by(Account.id)

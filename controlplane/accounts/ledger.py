@@ -11,24 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    String,
-    Uuid,
-    bindparam,
-    column,
-    func,
-    insert,
-    select,
-    table,
-)
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
 from controlplane.accounts.funds import Funds
 from controlplane.accounts.models import Account, LedgerEntry, LedgerTransaction
-from controlplane.db import uuid7
+from controlplane.db import copy_in, uuid7
 from controlplane.errors import Conflict, NotFound, UnprocessableRequest
 from controlplane.money import MAX_ENTRY_P, p_to_usd, rate_p_to_usd_per_million
 from controlplane.pricing.rating import ChargeLine
@@ -39,25 +28,28 @@ _CLASS_WORDS = {
     "output": "output tokens",
 }
 
-_ENTRY_COLUMNS = {
-    "transaction_id": Uuid,
-    "account_id": Uuid,
-    "amount_p": BigInteger,
-    "granted_p": BigInteger,
-    "token_class": String,
-    "tokens": BigInteger,
-    "rate_p": BigInteger,
-}
-# One statement for all: the database sums up what each statement adds, and refuses what is unequal.
-_INSERT_ENTRIES = insert(
-    table(LedgerEntry.__tablename__, *map(column, _ENTRY_COLUMNS))
-).from_select(
-    list(_ENTRY_COLUMNS),
-    select(
-        func.unnest(*(bindparam(name, type_=ARRAY(it)) for name, it in _ENTRY_COLUMNS.items()))
-        .table_valued(*(column(name, it) for name, it in _ENTRY_COLUMNS.items()))
-        .render_derived()
-    ),
+_TRANSACTION_COLUMNS = (
+    "id",
+    "kind",
+    "tenant_id",
+    "request_id",
+    "idempotency_key",
+    "interval_id",
+    "from_ms",
+    "to_ms",
+    "rate_p_per_hour",
+    "corrects_id",
+    "reason",
+    "author",
+)
+_ENTRY_COLUMNS = (
+    "transaction_id",
+    "account_id",
+    "amount_p",
+    "granted_p",
+    "token_class",
+    "tokens",
+    "rate_p",
 )
 
 
@@ -152,6 +144,8 @@ class LedgerLine:
             )
         if self.token_class is None or self.tokens is None or self.rate_p is None:
             return f"{self.kind.replace('_', '-')} by {self.author}: {self.reason}"
+        if self.token_class == "request":
+            return f"{self.tokens} request x {p_to_usd(self.rate_p)} USD"
         return (
             f"{self.tokens} {_CLASS_WORDS[self.token_class]}"
             f" x {rate_p_to_usd_per_million(self.rate_p)} USD per million"
@@ -171,29 +165,10 @@ def post(session: Session, postings: Sequence[Posting]) -> None:
             entries.append(_entry_row(posting.id, entry, _granted_p(entry)))
     if not postings:
         return
-    session.execute(
-        insert(LedgerTransaction).execution_options(render_nulls=True),
-        [
-            {
-                "id": posting.id,
-                "kind": posting.kind,
-                "tenant_id": posting.tenant_id,
-                "request_id": posting.request_id,
-                "idempotency_key": posting.idempotency_key,
-                "interval_id": posting.tick.interval_id if posting.tick else None,
-                "from_ms": posting.tick.from_ms if posting.tick else None,
-                "to_ms": posting.tick.to_ms if posting.tick else None,
-                "rate_p_per_hour": posting.tick.rate_p_per_hour if posting.tick else None,
-                "corrects_id": posting.corrects_id,
-                "reason": posting.reason,
-                "author": posting.author,
-            }
-            for posting in postings
-        ],
-    )
-    session.execute(
-        _INSERT_ENTRIES, {name: [row[name] for row in entries] for name in _ENTRY_COLUMNS}
-    )
+    rows = map(_transaction_row, postings)
+    copy_in(session, LedgerTransaction.__tablename__, _TRANSACTION_COLUMNS, rows)
+    # One statement for all: the database sums up what each adds, and refuses what is unequal.
+    copy_in(session, LedgerEntry.__tablename__, _ENTRY_COLUMNS, entries)
 
 
 def top_up(
@@ -338,14 +313,32 @@ def _granted_p(entry: Entry) -> int:
     return granted_p
 
 
-def _entry_row(transaction_id: uuid.UUID, entry: Entry, granted_p: int) -> dict[str, object]:
+def _transaction_row(posting: Posting) -> tuple[object, ...]:
+    tick = posting.tick
+    return (
+        posting.id,
+        posting.kind,
+        posting.tenant_id,
+        posting.request_id,
+        posting.idempotency_key,
+        tick.interval_id if tick else None,
+        tick.from_ms if tick else None,
+        tick.to_ms if tick else None,
+        tick.rate_p_per_hour if tick else None,
+        posting.corrects_id,
+        posting.reason,
+        posting.author,
+    )
+
+
+def _entry_row(transaction_id: uuid.UUID, entry: Entry, granted_p: int) -> tuple[object, ...]:
     line = entry.line
-    return {
-        "transaction_id": transaction_id,
-        "account_id": entry.account.account_id,
-        "amount_p": entry.amount_p,
-        "granted_p": granted_p,
-        "token_class": line.token_class if line else None,
-        "tokens": line.tokens if line else None,
-        "rate_p": line.rate_p if line else None,
-    }
+    return (
+        transaction_id,
+        entry.account.account_id,
+        entry.amount_p,
+        granted_p,
+        line.token_class if line else None,
+        line.tokens if line else None,
+        line.rate_p if line else None,
+    )

@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    Integer,
     Numeric,
     TypeDecorator,
     UniqueConstraint,
@@ -22,9 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, uuid7
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.models import PriceRate
 from controlplane.pricing.rating import STANDARD
-from controlplane.tenants.models import ApiKey, Tenant
+from controlplane.tenants.models import ApiKey, Project, Tenant
 
 # What a ledger transaction is. Money comes in by top_up, grant and payment; goes by charge (of
 # tokens), gpu_time, storage and commitment; comes back by refund, credit_note and waiver.
@@ -110,14 +112,63 @@ class GatewayEpoch(Base):
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
+class Budget(Base):
+    """The most that a tenant, one of its projects or one of its keys may spend in a period.
+
+    `held_p` is the sum of the open holds in its scope, `spent_p` what was spent in the period that
+    began at `period_started_at`. They change only while the tenant's account is locked. A period
+    that has passed is noticed by whoever locks next; `total` is one period, for ever.
+    """
+
+    __tablename__ = "budgets"
+    __table_args__ = (
+        CheckConstraint("scope IN ('tenant', 'project', 'key')", name="scope"),
+        CheckConstraint("period IN ('day', 'month', 'total')", name="period"),
+        CheckConstraint(
+            "(scope = 'project') = (project_id IS NOT NULL)"
+            " AND (scope = 'key') = (api_key_id IS NOT NULL)",
+            name="scope_named",
+        ),
+        CheckConstraint("limit_p >= 0 AND spent_p >= 0 AND held_p >= 0", name="not_negative"),
+        CheckConstraint("0 < ALL (thresholds) AND 100 >= ALL (thresholds)", name="thresholds"),
+        ForeignKeyConstraint(["tenant_id", "project_id"], [Project.tenant_id, Project.id]),
+        ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        UniqueConstraint(
+            *("tenant_id", "project_id", "api_key_id", "period"),
+            name="uq_budgets_scope_period",
+            postgresql_nulls_not_distinct=True,
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id))
+    scope: Mapped[str]
+    project_id: Mapped[uuid.UUID | None]
+    api_key_id: Mapped[uuid.UUID | None]
+    period: Mapped[str]
+    limit_p: Mapped[int] = mapped_column(BalanceType)
+    spent_p: Mapped[int] = mapped_column(BalanceType)
+    held_p: Mapped[int] = mapped_column(BalanceType)
+    period_started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # Percent of the limit; each is told once a period.
+    thresholds: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
 class Hold(Base):
-    """Money set aside before a request is dispatched; what a request costs never exceeds it."""
+    """Money set aside before a request is dispatched; what a request costs never exceeds it.
+
+    Open ones and, for usage that comes late, released ones. Settlement deletes it: from then on the
+    usage row and the ledger transaction are the record of the request.
+    """
 
     __tablename__ = "holds"
     __table_args__ = (
-        CheckConstraint("state IN ('open', 'settled', 'released')", name="state"),
+        CheckConstraint("state IN ('open', 'released')", name="state"),
         CheckConstraint("amount_p >= 0", name="amount_not_negative"),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        ForeignKeyConstraint(["price_version_id", "band"], [PriceRate.version_id, PriceRate.band]),
         Index("ix_holds_open", "epoch_id", postgresql_where=text("state = 'open'")),
     )
 
@@ -126,7 +177,7 @@ class Hold(Base):
     api_key_id: Mapped[uuid.UUID]
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("accounts.id"))
     epoch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gateway_epochs.id"))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    price_version_id: Mapped[uuid.UUID]
     band: Mapped[str] = mapped_column(default=STANDARD)
     amount_p: Mapped[int] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int]
@@ -144,7 +195,7 @@ class LedgerTransaction(Base):
         CheckConstraint(f"kind IN {KINDS}", name="kind"),
         CheckConstraint("(kind = 'charge') = (request_id IS NOT NULL)", name="request"),
         CheckConstraint(
-            "(kind = 'gpu_time') = (interval_id IS NOT NULL)"
+            "(kind IN ('gpu_time', 'storage')) = (interval_id IS NOT NULL)"
             " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
             " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)",
             name="gpu_time_explained",
@@ -163,6 +214,13 @@ class LedgerTransaction(Base):
         ),
         # A tick is charged once, for ever: its end is the record of it.
         UniqueConstraint("interval_id", "to_ms"),
+        # What else cost money: charges of tokens, by far the most, are summed up elsewhere.
+        Index(
+            "ix_ledger_transactions_costs",
+            "tenant_id",
+            "created_at",
+            postgresql_where=text("kind <> 'charge'"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -172,7 +230,7 @@ class LedgerTransaction(Base):
     request_id: Mapped[uuid.UUID | None] = mapped_column(unique=True)
     # Unique for ever: a retried top-up with the same key is the same top-up.
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
-    # GPU time: the replica's interval, and the part of its proven life that this pays for.
+    # GPU time and storage: the interval, and the part of its proven life that this pays for.
     interval_id: Mapped[uuid.UUID | None]
     from_ms: Mapped[int | None] = mapped_column(BigInteger)
     to_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -198,7 +256,8 @@ class LedgerEntry(Base):
             "granted_p BETWEEN least(amount_p, 0) AND greatest(amount_p, 0)", name="granted_is_part"
         ),
         CheckConstraint(
-            "token_class IS NULL OR token_class IN ('hit', 'miss', 'output')", name="token_class"
+            "token_class IS NULL OR token_class IN ('hit', 'miss', 'output', 'request')",
+            name="token_class",
         ),
         CheckConstraint(
             "token_class IS NULL OR abs(amount_p) = tokens * rate_p", name="exact_product"

@@ -1,13 +1,16 @@
-"""A tenant's own routes: money, usage, receipts and keys. The key says whose; no id is taken."""
+"""A tenant's own routes: money, usage and receipts. The key says whose; no id is taken."""
 
 import uuid
+from datetime import UTC, datetime
 
 from fastapi import APIRouter
 
 from controlplane.accounts import ledger
-from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, State, Tenant, page
-from controlplane.api.keys import issued, listed
-from controlplane.api.schemas import IssuedKey, KeyOut, NewKey, Page
+from controlplane.api.contract import Contract
+from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, Tenant, page
+from controlplane.api.price_schemas import CurrentPrice
+from controlplane.api.prices import current_price
+from controlplane.api.schemas import Page
 from controlplane.api.statements import (
     BalanceInfo,
     BalanceOut,
@@ -18,10 +21,11 @@ from controlplane.api.statements import (
 )
 from controlplane.billing.receipts import receipt
 from controlplane.money import p_to_usd
-from controlplane.tenants import keys
+from controlplane.pricing import book
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.usage import events
 
-router = APIRouter(tags=["account"])
+router = APIRouter(tags=["account"], route_class=Contract)
 
 
 @router.get("/user/balance")
@@ -43,6 +47,18 @@ def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
 def get_account(session: Db, tenant: Tenant) -> BalanceOut:
     """Show the account's money."""
     return BalanceOut.of(ledger.balance(session, tenant_id=tenant.tenant_id))
+
+
+@router.get("/v1/account/prices")
+def list_current_prices(session: Db, tenant: Tenant) -> Page[CurrentPrice]:
+    """Show what each model costs this account now, why, and when that changes."""
+    now = datetime.now(UTC)
+    found = book.current_for(session, tenant.tenant_id)
+    prices = [
+        current_price(found, model, SERVERLESS, now, tenant.tenant_id)
+        for model in found.models(SERVERLESS, now)
+    ]
+    return Page(data=prices, next=None)
 
 
 @router.get("/v1/account/usage")
@@ -69,21 +85,3 @@ def list_ledger(
     """List the account's ledger entries, newest first."""
     found = ledger.lines(session, tenant_id=tenant.tenant_id, after=after, limit=limit + 1)
     return page(found, limit, show=LedgerLineOut.of, cursor=lambda line: line.id)
-
-
-@router.get("/v1/account/keys")
-def list_keys(session: Db, tenant: Tenant) -> Page[KeyOut]:
-    """List the account's keys, revoked ones too."""
-    return listed(keys.listing(session, tenant_id=tenant.tenant_id))
-
-
-@router.post("/v1/account/keys", status_code=201)
-def issue_key(body: NewKey, session: Db, tenant: Tenant, state: State) -> IssuedKey:
-    """Make another key. The answer holds its token, which is never shown again."""
-    return issued(*keys.issue(session, state.pepper, tenant_id=tenant.tenant_id, name=body.name))
-
-
-@router.delete("/v1/account/keys/{key_id}")
-def revoke_key(key_id: uuid.UUID, session: Db, tenant: Tenant) -> KeyOut:
-    """Revoke a key of this account, the calling one too: within a second it opens nothing."""
-    return KeyOut.model_validate(keys.revoke(session, key_id=key_id, tenant_id=tenant.tenant_id))

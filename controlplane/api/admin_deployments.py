@@ -4,6 +4,7 @@ import uuid
 
 from fastapi import APIRouter, Response
 
+from controlplane.api.contract import Contract
 from controlplane.api.deployment_schemas import (
     DeploymentChange,
     DeploymentOut,
@@ -26,7 +27,7 @@ from controlplane.deployments import history, orders, rows
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.orders import Order
 
-router = APIRouter(prefix="/admin/v1", tags=["deployments"])
+router = APIRouter(prefix="/admin/v1", tags=["deployments"], route_class=Contract)
 
 
 @router.get("/gpu-configurations")

@@ -13,18 +13,28 @@ from fastapi import APIRouter, FastAPI
 from controlplane.api import (
     account,
     admin_deployments,
+    admin_keys,
     books,
+    contract,
     corrections,
     deployments,
     errors,
     exports,
     gpu_prices,
     keys,
+    members,
+    models,
+    organization,
     prices,
+    projects,
+    reconcile,
+    storage_prices,
     tenants,
 )
-from controlplane.api.deps import ApiState
+from controlplane.api.callers import Prover
+from controlplane.api.oidc import Verifier
 from controlplane.api.schemas import ErrorBody, Health
+from controlplane.api.state import ApiState
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms
 from controlplane.settings import Settings
@@ -32,23 +42,41 @@ from controlplane.settings import Settings
 ADMIN_ROUTERS = (
     tenants.router,
     corrections.router,
-    keys.router,
+    keys.admin_router,
+    projects.admin_router,
+    members.admin_router,
+    admin_keys.router,
+    models.router,
     prices.router,
     gpu_prices.router,
+    storage_prices.router,
     admin_deployments.router,
     books.router,
     exports.router,
+    reconcile.router,
+    organization.admin_router,
 )
-TENANT_ROUTERS = (account.router, deployments.router)
+TENANT_ROUTERS = (
+    account.router,
+    keys.router,
+    projects.router,
+    members.router,
+    deployments.router,
+    organization.router,
+)
 
 
 def create_admin_app(settings: Settings) -> FastAPI:
-    """Return the platform admins' REST API."""
+    """Return the platform admins' REST API.
+
+    Raises:
+        StartupError: a route is in no policy, or the identity provider's settings make no sense.
+    """
     return _create(settings, "Flashplane admin API", ADMIN_ROUTERS)
 
 
 def create_tenant_app(settings: Settings) -> FastAPI:
-    """Return the tenants' REST API."""
+    """Return the tenants' REST API; raises as `create_admin_app` does."""
     return _create(settings, "Flashplane account API", TENANT_ROUTERS)
 
 
@@ -72,10 +100,12 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     )
     app.state.api = ApiState(
         sessions=session_factory(engine),
-        pepper=settings.key_pepper.get_secret_value().encode(),
+        prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
         terms=Terms(settings.operator_namespace, settings.default_weights),
+        readers=contract.readers(routers),
     )
     errors.install(app)
+    contract.check(routers)
     for router in routers:
         app.include_router(router)
 
@@ -85,3 +115,9 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
         return Health()
 
     return app
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    if not settings.oidc_issuer:
+        return None
+    return Verifier(settings.oidc_issuer, settings.oidc_client_id)

@@ -3,13 +3,14 @@
 from fastapi import APIRouter
 
 from controlplane.accounts import ledger
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, AfterNumber, Db, Limit, OfTenant, page
 from controlplane.api.schemas import Page
 from controlplane.api.statements import BooksOut, LedgerLineOut, UsageOut
 from controlplane.billing.books import check_books
 from controlplane.usage import events
 
-router = APIRouter(prefix="/admin/v1", tags=["books"])
+router = APIRouter(prefix="/admin/v1", tags=["books"], route_class=Contract)
 
 
 @router.get("/usage")

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from controlplane.accounts import corrections, ledger, terms
 from controlplane.accounts.corrections import BackKind
 from controlplane.accounts.models import LedgerTransaction
+from controlplane.api.contract import Contract
 from controlplane.api.correction_schemas import (
     CorrectionOut,
     CreditTerms,
@@ -21,7 +22,9 @@ from controlplane.api.deps import Admin, Db
 from controlplane.api.statements import BalanceOut
 from controlplane.money import usd_to_p
 
-router = APIRouter(prefix="/admin/v1/tenants/{tenant_id}", tags=["corrections"])
+router = APIRouter(
+    prefix="/admin/v1/tenants/{tenant_id}", tags=["corrections"], route_class=Contract
+)
 
 
 @router.post("/grants", status_code=201)

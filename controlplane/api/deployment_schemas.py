@@ -114,7 +114,11 @@ class Placement(BaseModel):
 
 
 class PreviewOut(BaseModel):
-    """What an order would get. `stock` is room for replicas now, null where unknown."""
+    """What an order would get. `stock` is room for replicas now, null where unknown.
+
+    `storage_usd_per_hour` is the price of its volume, which is charged from when the disk is there
+    until it is deleted, running or stopped; null: it has none.
+    """
 
     dry_run: Literal[True] = True
     placement: Placement
@@ -124,6 +128,7 @@ class PreviewOut(BaseModel):
     replica_usd_per_hour: str | None
     usd_per_hour_min: str | None
     usd_per_hour_max: str | None
+    storage_usd_per_hour: str | None
     estimated_seconds_to_serve: float | None
     billing: str
     responsibility: dict[str, str]
@@ -146,6 +151,9 @@ class PreviewOut(BaseModel):
             replica_usd_per_hour=None if rate_p is None else p_to_usd(rate_p),
             usd_per_hour_min=None if rate_p is None else p_to_usd(rate_p * least),
             usd_per_hour_max=None if rate_p is None else p_to_usd(rate_p * most),
+            storage_usd_per_hour=None
+            if quote.storage_p_per_hour is None
+            else p_to_usd(quote.storage_p_per_hour),
             estimated_seconds_to_serve=quote.estimated_seconds,
             billing=_BILLING[path],
             responsibility=_responsibility(path),
@@ -177,8 +185,10 @@ class EventsOut(BaseModel):
 
 _BILLING = {
     Path.SERVERLESS: "by token",
-    Path.DEDICATED: "by GPU time while replicas are proven to serve; starting up is free",
-    Path.BARE: "by GPU time while the machine is proven to be reachable; starting up is free",
+    Path.DEDICATED: "by GPU time while replicas are proven to serve; starting up is free: billing"
+    " begins at the first proof that a replica serves",
+    Path.BARE: "by GPU time while the machine is proven to be reachable; starting up is free:"
+    " billing begins at the first proof. A volume is billed by GiB while it exists, stopped or not",
 }
 
 

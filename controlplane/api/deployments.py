@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
+from controlplane.api.contract import Contract
 from controlplane.api.deployment_schemas import (
     DeploymentChange,
     DeploymentOut,
@@ -22,7 +23,7 @@ from controlplane.deployments import history, orders, rows
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.orders import Order
 
-router = APIRouter(prefix="/v1", tags=["deployments"])
+router = APIRouter(prefix="/v1", tags=["deployments"], route_class=Contract)
 
 DryRun = Annotated[bool, Query(description="tell what it would get and cost; order nothing")]
 IdempotencyKey = Annotated[

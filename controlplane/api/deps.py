@@ -1,79 +1,84 @@
 """What routes depend on: a session, a proven caller, a page. Called by FastAPI."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
+from controlplane.api.callers import TENANT_HEADER, Known, Member, Staff
 from controlplane.api.schemas import Page
-from controlplane.deployments.orders import Terms
-from controlplane.errors import AuthenticationFailed
-from controlplane.tenants import keys
-from controlplane.tenants.keys import Principal
-from controlplane.tenants.models import AdminKey
+from controlplane.api.state import ApiState
 
 _MAX_PAGE = 1000
 
 Found = TypeVar("Found")
 Shown = TypeVar("Shown")
 
-_tenant_key = HTTPBearer(auto_error=False, scheme_name="API key", description="dsf_...")
-_admin_key = HTTPBearer(auto_error=False, scheme_name="Admin key", description="dsa_...")
+_member_token = HTTPBearer(
+    auto_error=False,
+    scheme_name="API key",
+    description="an API key, dsf_...; or a person's token of the identity provider",
+)
+_staff_token = HTTPBearer(
+    auto_error=False,
+    scheme_name="Admin key",
+    description="an admin key, dsa_...; or a token of one of the platform's staff",
+)
 _Credentials = HTTPAuthorizationCredentials | None
+_OfTenant = Annotated[
+    str | None,
+    Header(
+        alias=TENANT_HEADER,
+        description="which tenant a person means who is a member of several; ignored with a key",
+    ),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiState:
-    """What an app keeps for its routes; `request.app.state.api`."""
-
-    sessions: sessionmaker[Session]
-    pepper: bytes
-    terms: Terms
-
-
-def _state(request: Request) -> ApiState:
+async def _state(request: Request) -> ApiState:
     state: ApiState = request.app.state.api
     return state
 
 
+async def _session(request: Request) -> Session:
+    session: Session = request.state.session
+    return session
+
+
+# The caller is proven by `contract`, before any of these is asked: they only pass it on.
+
+
+async def _member(
+    request: Request,
+    _token: Annotated[_Credentials, Security(_member_token)],
+    _tenant: _OfTenant = None,
+) -> Member:
+    assert isinstance(request.state.caller, Member)
+    return request.state.caller
+
+
+async def _known(
+    request: Request, _token: Annotated[_Credentials, Security(_member_token)]
+) -> Known:
+    assert isinstance(request.state.caller, Known)
+    return request.state.caller
+
+
+async def _staff(
+    request: Request, _token: Annotated[_Credentials, Security(_staff_token)]
+) -> Staff:
+    assert isinstance(request.state.caller, Staff)
+    return request.state.caller
+
+
 State = Annotated[ApiState, Depends(_state)]
-
-
-def _session(state: State) -> Iterator[Session]:
-    with state.sessions.begin() as session:
-        yield session
-
-
-# Scope "function": committed before the answer leaves, so an answer is never untrue.
-Db = Annotated[Session, Depends(_session, scope="function")]
-
-
-def _tenant(
-    state: State, session: Db, credentials: Annotated[_Credentials, Security(_tenant_key)]
-) -> Principal:
-    token = credentials.credentials if credentials else ""
-    principal = keys.authenticate(session, state.pepper, token)
-    if principal is None:
-        raise AuthenticationFailed("The API key is missing, unknown or revoked.")
-    return principal
-
-
-def _admin(
-    state: State, session: Db, credentials: Annotated[_Credentials, Security(_admin_key)]
-) -> AdminKey:
-    token = credentials.credentials if credentials else ""
-    admin = keys.authenticate_admin(session, state.pepper, token)
-    if admin is None:
-        raise AuthenticationFailed("The admin key is missing, unknown or revoked.")
-    return admin
-
-
-Tenant = Annotated[Principal, Depends(_tenant, scope="function")]
-Admin = Annotated[AdminKey, Depends(_admin, scope="function")]
+# The request's transaction, committed before its answer leaves.
+Db = Annotated[Session, Depends(_session)]
+Tenant = Annotated[Member, Depends(_member)]
+Anybody = Annotated[Known, Depends(_known)]
+Admin = Annotated[Staff, Depends(_staff)]
 
 Limit = Annotated[int, Query(ge=1, le=_MAX_PAGE, description="most items on this page")]
 AfterId = Annotated[uuid.UUID | None, Query(description="`next` of the page before")]

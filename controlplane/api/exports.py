@@ -10,9 +10,10 @@ from sqlalchemy import text
 
 from controlplane.accounts import ledger
 from controlplane.accounts.export import Format, export
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, Db, OfTenant, State
 
-router = APIRouter(prefix="/admin/v1/ledger", tags=["books"])
+router = APIRouter(prefix="/admin/v1/ledger", tags=["books"], route_class=Contract)
 
 _MEDIA_TYPES = {"beancount": "text/plain; charset=utf-8", "csv": "text/csv; charset=utf-8"}
 

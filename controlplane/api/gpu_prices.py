@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter
 
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
 from controlplane.api.gpu_schemas import GpuPriceOut, NewGpuPrice
 from controlplane.api.schemas import Page
 from controlplane.money import usd_to_p
 from controlplane.pricing import gpu
 
-router = APIRouter(prefix="/admin/v1/gpu-prices", tags=["prices"])
+router = APIRouter(prefix="/admin/v1/gpu-prices", tags=["prices"], route_class=Contract)
 
 
 @router.get("")

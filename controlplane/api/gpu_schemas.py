@@ -11,7 +11,7 @@ from controlplane.deployments.history import Totals
 from controlplane.deployments.models import GpuInterval
 from controlplane.deployments.quote import Market, Offer
 from controlplane.money import p_to_usd
-from controlplane.pricing.models import GpuPriceVersion
+from controlplane.pricing.models import GpuPriceVersion, StoragePriceVersion
 
 
 class GpuTimeOut(BaseModel):
@@ -98,6 +98,35 @@ class GpuPriceOut(BaseModel):
             configuration=version.configuration,
             kind=version.kind,
             usd_per_hour=p_to_usd(version.rate_p_per_hour),
+            effective_from=version.effective_from,
+            created_at=version.created_at,
+        )
+
+
+class NewStoragePrice(Body):
+    """What a GiB of volume costs an hour from a moment on, null: from now.
+
+    `storage_class` is one that orders name; `*` is every other, the cluster's default among them.
+    """
+
+    storage_class: Name = Field("*", examples=["*", "fast-ssd"])
+    usd_per_gib_hour: Usd = Field(examples=["0.000137"])
+    effective_from: Moment | None = None
+
+
+class StoragePriceOut(BaseModel):
+    id: uuid.UUID
+    storage_class: str
+    usd_per_gib_hour: str
+    effective_from: datetime
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: StoragePriceVersion) -> Self:
+        return cls(
+            id=version.id,
+            storage_class=version.storage_class,
+            usd_per_gib_hour=p_to_usd(version.rate_p_per_gib_hour),
             effective_from=version.effective_from,
             created_at=version.created_at,
         )

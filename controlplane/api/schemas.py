@@ -1,21 +1,17 @@
-"""What the REST API takes, and gives of tenants, keys and prices; money it tells in `statements`.
+"""What the REST API takes, and gives of tenants and keys; money it tells in `statements`, prices in
+`price_schemas`.
 
 Amounts and prices are decimal strings in USD: JSON readers turn long numbers into doubles.
 """
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from controlplane.money import (
-    rate_p_to_usd_per_million,
-    usd_per_million_to_rate_p,
-    usd_to_p,
-)
-from controlplane.pricing.book import SERVERLESS
-from controlplane.pricing.models import PriceVersion
+from controlplane.money import usd_per_million_to_rate_p, usd_to_p
+from controlplane.tenants.keys import ALL_SCOPES, Scope
 
 # Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
 Name = Annotated[
@@ -104,14 +100,31 @@ class TenantOut(Row):
 
 class NewKey(Body):
     name: Name = "default"
+    project_id: uuid.UUID | None = Field(None, description="null: the default project")
+    scopes: list[Scope] | None = Field(
+        None,
+        min_length=1,
+        max_length=len(ALL_SCOPES),
+        description="`inference` asks engines; on the REST API `read` is as much as a viewer,"
+        " `manage` as a developer, `own` as an owner; null: all that the caller may",
+    )
+    expires_at: Moment | None = Field(None, description="null: it lives until it is revoked")
 
 
 class KeyOut(Row):
+    """A key. `last_used_at` is right within a minute or so; `replaced_by_id` is the key that takes
+    over from a rotated one."""
+
     id: uuid.UUID
     tenant_id: uuid.UUID
+    project_id: uuid.UUID
     public_id: str
     name: str
+    scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    replaced_by_id: uuid.UUID | None
     revoked_at: datetime | None
 
 
@@ -124,38 +137,3 @@ class IssuedKey(KeyOut):
 class NewTopUp(Body):
     amount_usd: Usd = Field(examples=["10.00"])
     reason: Name = "top-up"
-
-
-class NewPrice(Body):
-    """Token prices of a model from a moment on, null: from now."""
-
-    model: Name
-    path: Literal["serverless"] = SERVERLESS
-    hit_usd_per_million: UsdPerMillion = Field(examples=["0.0028"])
-    miss_usd_per_million: UsdPerMillion = Field(examples=["0.14"])
-    output_usd_per_million: UsdPerMillion = Field(examples=["0.28"])
-    effective_from: Moment | None = None
-
-
-class PriceOut(BaseModel):
-    id: uuid.UUID
-    model: str
-    path: str
-    hit_usd_per_million: str
-    miss_usd_per_million: str
-    output_usd_per_million: str
-    effective_from: datetime
-    created_at: datetime
-
-    @classmethod
-    def of(cls, version: PriceVersion) -> Self:
-        return cls(
-            id=version.id,
-            model=version.model,
-            path=version.path,
-            hit_usd_per_million=rate_p_to_usd_per_million(version.hit_rate_p),
-            miss_usd_per_million=rate_p_to_usd_per_million(version.miss_rate_p),
-            output_usd_per_million=rate_p_to_usd_per_million(version.output_rate_p),
-            effective_from=version.effective_from,
-            created_at=version.created_at,
-        )

@@ -79,6 +79,7 @@ class UsageOut(Row):
     finished_at: datetime | None
     settled_at: datetime
     price_version_id: uuid.UUID
+    band: str
     charge_usd: str
     charge_p: str
 
@@ -102,6 +103,7 @@ class LedgerLineOut(BaseModel):
     token_class: str | None
     tokens: int | None
     rate_usd_per_million: str | None
+    rate_usd_per_request: str | None
     request_id: uuid.UUID | None
     interval_id: uuid.UUID | None
     from_ms: int | None
@@ -112,7 +114,8 @@ class LedgerLineOut(BaseModel):
 
     @classmethod
     def of(cls, line: LedgerLine) -> Self:
-        rate = None if line.rate_p is None else rate_p_to_usd_per_million(line.rate_p)
+        of_request = line.token_class == "request"
+        rate_p, request_rate_p = (None, line.rate_p) if of_request else (line.rate_p, None)
         return cls(
             id=line.id,
             transaction_id=line.transaction_id,
@@ -123,7 +126,8 @@ class LedgerLineOut(BaseModel):
             amount_p=str(line.amount_p),
             token_class=line.token_class,
             tokens=line.tokens,
-            rate_usd_per_million=rate,
+            rate_usd_per_million=None if rate_p is None else rate_p_to_usd_per_million(rate_p),
+            rate_usd_per_request=None if request_rate_p is None else p_to_usd(request_rate_p),
             request_id=line.request_id,
             interval_id=line.interval_id,
             from_ms=line.from_ms,
@@ -137,11 +141,20 @@ class LedgerLineOut(BaseModel):
 
 
 class ReceiptOut(UsageOut):
-    """A request's bill: tokens x rates, and the ledger lines that say the same."""
+    """A request's bill: tokens x rates, and the ledger lines that say the same.
+
+    Version and band were pinned when the request came, at `started_at`; what was published since
+    does not matter. `request_usd` is paid once when any token was read or produced.
+    """
+
+    currency: Literal["USD"] = "USD"
+    band_explanation: str
+    calendar_id: uuid.UUID | None
 
     hit_usd_per_million: str
     miss_usd_per_million: str
     output_usd_per_million: str
+    request_usd: str
     lines: list[LedgerLineOut]
 
     @classmethod
@@ -149,9 +162,12 @@ class ReceiptOut(UsageOut):
         price = receipt.price
         return cls(
             **UsageOut.of(receipt.event).model_dump(),
+            band_explanation=receipt.band_explanation,
+            calendar_id=receipt.calendar.id if receipt.calendar else None,
             hit_usd_per_million=rate_p_to_usd_per_million(price.hit_rate_p),
             miss_usd_per_million=rate_p_to_usd_per_million(price.miss_rate_p),
             output_usd_per_million=rate_p_to_usd_per_million(price.output_rate_p),
+            request_usd=p_to_usd(price.request_rate_p),
             lines=[LedgerLineOut.of(line) for line in receipt.lines],
         )
 

@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 
 from controlplane.accounts import ledger, opening
+from controlplane.api.contract import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
 from controlplane.api.schemas import NewTenant, NewTopUp, Page, TenantOut, TenantStatus
 from controlplane.api.statements import BalanceOut, TopUpOut
 from controlplane.money import p_to_usd, usd_to_p
 from controlplane.tenants import tenants
 
-router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"])
+router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"], route_class=Contract)
 
 IdempotencyKey = Annotated[
     str | None,

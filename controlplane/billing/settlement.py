@@ -10,24 +10,44 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
-from sqlalchemy import delete, exc, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    String,
+    Uuid,
+    any_,
+    bindparam,
+    column,
+    delete,
+    exc,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from controlplane import metrics
-from controlplane.accounts import funds, holds, ledger
+from controlplane.accounts import budgets, funds, holds, ledger
+from controlplane.accounts.budgets import Limits
 from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import GatewayEpoch, Hold
 from controlplane.billing.charging import Bill, Cover, bill
-from controlplane.pricing.book import as_price
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing import book
 from controlplane.pricing.rating import Price
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.records import TokenUsage
 
+# Engines' journals are read every two seconds: what they know of a lost request comes within this.
+WITNESS_SECONDS = 6.0
+
 _log = logging.getLogger(__name__)
 
+# What a usage row takes over from the staged one, inside the database.
 _COPIED = (
     "request_id",
     "tenant_id",
@@ -41,8 +61,75 @@ _COPIED = (
     "started_at",
     "first_token_at",
     "finished_at",
-    "band",
 )
+# What is decided here.
+_DECIDED = {
+    "request_id": Uuid,
+    "hit_tokens": BigInteger,
+    "miss_tokens": BigInteger,
+    "output_tokens": BigInteger,
+    "reasoning_tokens": BigInteger,
+    "price_version_id": Uuid,
+    "band": String,
+    "charge_p": BigInteger,
+}
+_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_CLAIM = (
+    select(
+        StagedUsage.request_id,
+        StagedUsage.tenant_id,
+        StagedUsage.api_key_id,
+        StagedUsage.model,
+        StagedUsage.path,
+        StagedUsage.replica,
+        StagedUsage.hit_tokens,
+        StagedUsage.miss_tokens,
+        StagedUsage.output_tokens,
+        StagedUsage.reasoning_tokens,
+        StagedUsage.price_version_id,
+        StagedUsage.band,
+    )
+    .where(StagedUsage.rejected.is_(None))
+    .order_by(StagedUsage.staged_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_SETTLED = select(UsageEvent.request_id).where(UsageEvent.request_id == _REQUESTS)
+_HOLDS = select(
+    Hold.request_id,
+    Hold.tenant_id,
+    Hold.api_key_id,
+    Hold.price_version_id,
+    Hold.band,
+    Hold.amount_p,
+    Hold.prompt_tokens,
+    Hold.completion_tokens,
+    Hold.state,
+).where(Hold.request_id == _REQUESTS)
+_END_HOLDS = (
+    delete(Hold).where(Hold.request_id == _REQUESTS).execution_options(synchronize_session=False)
+)
+_BILLED = (
+    func.unnest(*(bindparam(name, type_=ARRAY(it)) for name, it in _DECIDED.items()))
+    .table_valued(*(column(name, it) for name, it in _DECIDED.items()))
+    .render_derived()
+)
+_RECORD = insert(UsageEvent.metadata.tables[UsageEvent.__tablename__]).from_select(
+    [*_COPIED, *(name for name in _DECIDED if name != "request_id")],
+    select(
+        *(getattr(StagedUsage, name) for name in _COPIED),
+        *(_BILLED.c[name] for name in _DECIDED if name != "request_id"),
+    ).join(_BILLED, _BILLED.c.request_id == StagedUsage.request_id),
+)
+_UNSTAGE = (
+    delete(StagedUsage)
+    .where(StagedUsage.request_id == _REQUESTS)
+    .execution_options(synchronize_session=False)
+)
+
+
+# A row of `_CLAIM` or of `_HOLDS`.
+_Row: TypeAlias = Any
 
 
 class _Rejected(Exception):
@@ -51,8 +138,7 @@ class _Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    row: StagedUsage
-    hold: Hold | None
+    row: _Row
     price: Price
     bill: Bill
 
@@ -64,13 +150,7 @@ def settle(session: Session, limit: int = 100) -> int:
     is set aside with the reason and does not hold up the others. `limit` is small because a batch
     keeps its accounts locked, and a new request of theirs waits that long.
     """
-    claimed = session.scalars(
-        select(StagedUsage)
-        .where(StagedUsage.rejected.is_(None))
-        .order_by(StagedUsage.staged_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
+    claimed = session.execute(_CLAIM, {"most": limit}).all()
     if not claimed:
         return 0
     try:
@@ -82,17 +162,18 @@ def settle(session: Session, limit: int = 100) -> int:
     return len(claimed)
 
 
-def release_dead(session: Session, limit: int = 1000) -> int:
+def release_dead(session: Session, now: datetime, limit: int = 1000) -> int:
     """Release open holds that closed epochs left without any usage; return how many.
 
-    Such a request was never dispatched, or its journal is lost: it is waived.
+    Such a request was never dispatched, or its journal is lost, and no engine has told of it within
+    `WITNESS_SECONDS` of its epoch's end: it is waived.
     """
     request_ids = session.scalars(
         select(Hold.request_id)
         .join(GatewayEpoch, GatewayEpoch.id == Hold.epoch_id)
         .where(
             Hold.state == "open",
-            GatewayEpoch.closed_at.is_not(None),
+            GatewayEpoch.closed_at < now - timedelta(seconds=WITNESS_SECONDS),
             ~select(StagedUsage).where(StagedUsage.request_id == Hold.request_id).exists(),
         )
         .limit(limit)
@@ -109,7 +190,7 @@ def waiting(session: Session) -> int:
     ).scalar_one()
 
 
-def _settle_alone(session: Session, row: StagedUsage) -> None:
+def _settle_alone(session: Session, row: _Row) -> None:
     try:
         with session.begin_nested():
             _settle_batch(session, [row])
@@ -125,66 +206,57 @@ def _settle_alone(session: Session, row: StagedUsage) -> None:
         _log.error("usage_rejected", extra={"request_id": row.request_id, "reason": reason})
 
 
-def _settle_batch(session: Session, rows: Sequence[StagedUsage]) -> None:
+def _settle_batch(session: Session, rows: Sequence[_Row]) -> None:
     accounts = funds.lock(session, tenant_ids={row.tenant_id for row in rows}, platform=["revenue"])
     # With the accounts locked, nobody else can settle or release these requests.
-    request_ids = [row.request_id for row in rows]
-    settled = set(
-        session.scalars(select(UsageEvent.request_id).where(UsageEvent.request_id.in_(request_ids)))
-    )
+    of_requests = {"request_ids": [row.request_id for row in rows]}
+    settled = set(session.scalars(_SETTLED, of_requests))
     fresh = [row for row in rows if row.request_id not in settled]
-    charges = _charges(session, fresh, accounts)
+    limits = budgets.of_keys(session, {row.api_key_id for row in fresh})
+    charges = _charges(session, fresh, accounts, limits)
     if charges:
-        session.execute(
-            # One statement for all rows: without it, each change of a NULL starts another.
-            insert(UsageEvent).execution_options(render_nulls=True),
-            [_event(charge) for charge in charges],
-        )
-        _end_holds(session, charges)
+        session.execute(_RECORD, _decided(charges))
+        session.execute(_END_HOLDS, of_requests)
         funds.write(session, accounts.by_tenant.values())
+        budgets.write(session, limits.by_id.values())
         ledger.post(session, [_posting(c, accounts) for c in charges if c.bill.charge_p])
-    session.execute(
-        delete(StagedUsage)
-        .where(StagedUsage.request_id.in_(request_ids))
-        .execution_options(synchronize_session=False)
-    )
+    session.execute(_UNSTAGE, of_requests)
     for charge in charges:
         _tell(charge)
 
 
-def _charges(session: Session, rows: Sequence[StagedUsage], accounts: LockedFunds) -> list[_Charge]:
-    """Decide every bill and take the ended holds off the locked accounts."""
-    found = session.scalars(
-        select(Hold)
-        .where(Hold.request_id.in_([row.request_id for row in rows]))
-        .execution_options(populate_existing=True)
-    )
+def _charges(
+    session: Session, rows: Sequence[_Row], accounts: LockedFunds, limits: Limits
+) -> list[_Charge]:
+    """Decide every bill, take the ended holds off the locked accounts, count against budgets."""
+    found = session.execute(_HOLDS, {"request_ids": [row.request_id for row in rows]})
     hold_of = {hold.request_id: hold for hold in found}
-    version_ids = {row.price_version_id for row in rows}
-    version_ids |= {hold.price_version_id for hold in hold_of.values()}
-    versions = session.scalars(select(PriceVersion).where(PriceVersion.id.in_(version_ids)))
-    price_of = {version.id: as_price(version) for version in versions}
+    pins = {(row.price_version_id, row.band) for row in (*rows, *hold_of.values())}
+    price_of = book.pinned(session, pins)
     charges = []
     charged_p: Counter[uuid.UUID] = Counter()
     for row in rows:
         hold = hold_of.get(row.request_id)
         account = _account(row, hold, accounts)
-        version_id = hold.price_version_id if hold else row.price_version_id
+        pinned = hold or row
+        price = price_of[pinned.price_version_id, pinned.band]
         decided = bill(
             TokenUsage(row.hit_tokens, row.miss_tokens, row.output_tokens, row.reasoning_tokens),
-            price_of[version_id],
+            price,
             _cover(hold),
             available_p=account.available_p - charged_p[row.tenant_id],
         )
         if hold is not None and hold.state == "open":
             assert decided.charge_p <= hold.amount_p
             account.held_p -= hold.amount_p
+            limits.hold(row.api_key_id, -hold.amount_p)
         charged_p[row.tenant_id] += decided.charge_p
-        charges.append(_Charge(row, hold, price_of[version_id], decided))
+        limits.spend(row.api_key_id, decided.charge_p)
+        charges.append(_Charge(row, price, decided))
     return charges
 
 
-def _account(row: StagedUsage, hold: Hold | None, accounts: LockedFunds) -> Funds:
+def _account(row: _Row, hold: _Row | None, accounts: LockedFunds) -> Funds:
     account = accounts.by_tenant.get(row.tenant_id)
     if account is None:
         raise _Rejected("the tenant does not exist")
@@ -193,22 +265,29 @@ def _account(row: StagedUsage, hold: Hold | None, accounts: LockedFunds) -> Fund
     return account
 
 
-def _cover(hold: Hold | None) -> Cover | None:
+def _cover(hold: _Row | None) -> Cover | None:
     if hold is None:
         return None
     return Cover(hold.prompt_tokens, hold.completion_tokens, is_open=hold.state == "open")
 
 
-def _event(charge: _Charge) -> dict[str, object]:
-    usage = charge.bill.usage
-    event = {name: getattr(charge.row, name) for name in _COPIED}
-    return event | {
-        "hit_tokens": usage.hit_tokens,
-        "miss_tokens": usage.miss_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "price_version_id": charge.price.version_id,
-        "charge_p": charge.bill.charge_p,
+def _decided(charges: Sequence[_Charge]) -> dict[str, list[object]]:
+    """Return `_DECIDED`, column by column."""
+    rows = (
+        (
+            charge.row.request_id,
+            charge.bill.usage.hit_tokens,
+            charge.bill.usage.miss_tokens,
+            charge.bill.usage.output_tokens,
+            charge.bill.usage.reasoning_tokens,
+            charge.price.version_id,
+            charge.price.band,
+            charge.bill.charge_p,
+        )
+        for charge in charges
+    )
+    return {
+        name: list(values) for name, values in zip(_DECIDED, zip(*rows, strict=True), strict=True)
     }
 
 
@@ -224,18 +303,6 @@ def _posting(charge: _Charge, accounts: LockedFunds) -> Posting:
         ],
         reason=f"{charge.row.model} on {charge.row.path}",
         author="settlement",
-    )
-
-
-def _end_holds(session: Session, charges: Sequence[_Charge]) -> None:
-    session.execute(
-        update(Hold)
-        .where(
-            Hold.request_id.in_([charge.row.request_id for charge in charges]),
-            Hold.state == "open",
-        )
-        .values(state="settled", closed_at=func.now())
-        .execution_options(synchronize_session=False)
     )
 
 

@@ -1,4 +1,4 @@
-"""`flashplane tenants | keys | prices | top-up | balance | usage | books`: the admin API.
+"""`flashplane tenants | keys | top-up | balance | usage | books`: the admin API.
 
 Each command is one call; names of tenants stand for their ids.
 """
@@ -15,10 +15,6 @@ from controlplane.settings import Settings
 
 TENANT_COLUMNS = ("name", "id", "status", "created_at")
 KEY_COLUMNS = ("name", "id", "public_id", "created_at", "revoked_at")
-PRICE_COLUMNS = (
-    *("model", "path", "hit_usd_per_million", "miss_usd_per_million"),
-    *("output_usd_per_million", "effective_from"),
-)
 USAGE_COLUMNS = (
     *("request_id", "model", "hit_tokens", "miss_tokens", "output_tokens", "finish_reason"),
     "charge_usd",
@@ -30,14 +26,12 @@ OneTenant = Annotated[str, typer.Option("--tenant", help="Only this tenant's: na
 
 tenants = typer.Typer(cls=Commands, help="Make, list, suspend tenants.", no_args_is_help=True)
 keys = typer.Typer(cls=Commands, help="Make, list, revoke API keys.", no_args_is_help=True)
-prices = typer.Typer(cls=Commands, help="List and publish prices.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(tenants, name="tenants")
     app.add_typer(keys, name="keys")
-    app.add_typer(prices, name="prices")
     app.command("top-up")(top_up)
     app.command()(balance)
     app.command()(usage)
@@ -98,35 +92,6 @@ def revoke_key(
     """Make a key useless for ever, within a second."""
     with AdminClient(Settings()) as client:
         print_one(client.call("DELETE", f"/keys/{key_id}"), as_json=as_json)
-
-
-@prices.command("list")
-def list_prices(limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List price versions, oldest first."""
-    with AdminClient(Settings()) as client:
-        print_rows(client.pages("/prices", {}, limit), PRICE_COLUMNS, as_json=as_json)
-
-
-@prices.command("publish")
-def publish_price(
-    model: str,
-    hit: Annotated[str, typer.Option(help="USD per million cached input tokens.")],
-    miss: Annotated[str, typer.Option(help="USD per million other input tokens.")],
-    output: Annotated[str, typer.Option(help="USD per million output tokens.")],
-    as_json: AsJson = False,
-) -> None:
-    """Publish a price from now on; running requests keep the one they were admitted with.
-
-    For example: flashplane prices publish deepseek-v4-flash --hit 0.0028 --miss 0.14 --output 0.28
-    """
-    body = {
-        "model": model,
-        "hit_usd_per_million": hit,
-        "miss_usd_per_million": miss,
-        "output_usd_per_million": output,
-    }
-    with AdminClient(Settings()) as client:
-        print_one(client.call("POST", "/prices", json=body), as_json=as_json)
 
 
 def top_up(

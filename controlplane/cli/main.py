@@ -16,7 +16,9 @@ from controlplane.cli import (
     gpu_prices,
     journals,
     ledger,
+    prices,
     product,
+    reconcile,
     scrub,
     services,
 )
@@ -45,6 +47,15 @@ Customers and money, with the running product:
     flashplane ledger --tenant acme --json
     flashplane ledger export --format beancount
     flashplane books
+    flashplane reconcile           bills, ledger and engines' journals, held against each other
+
+Prices, by the hour of the day if need be:
+
+\b
+    flashplane prices publish deepseek-v4-flash --hit 0.0028 --miss 0.14 --output 0.28
+    flashplane prices preview deepseek-v4-flash --hit 0.003 --miss 0.15 --output 0.60
+    flashplane prices import deepseek-v4-flash
+    flashplane prices show deepseek-v4-flash
 
 GPUs for sale, as pools, dedicated deployments and bare machines:
 
@@ -91,7 +102,9 @@ doctor.add_to(app)
 admin.add_to(app)
 ledger.add_to(app)
 credit.add_to(app)
+prices.add_to(app)
 admin_key.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)
+reconcile.add_to(app)

@@ -73,42 +73,19 @@ class Deployment(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
-class GpuInterval(Base):
-    """A replica's proven life and what of it has been paid.
+class _Metered:
+    """A proven life and what of it has been paid.
 
     `proven_ms` is the sum of its unbroken parts. `billed_ms` of it have been dealt with:
     billed_p + waived_p = floor(rate_p_per_hour x billed_ms / 3.6M), always.
     """
 
-    __tablename__ = "gpu_intervals"
-    __table_args__ = (
-        CheckConstraint("path IN ('dedicated', 'bare')", name="path"),
-        CheckConstraint("billed_ms BETWEEN 0 AND proven_ms", name="billed_is_proven"),
-        CheckConstraint("billed_p >= 0 AND waived_p >= 0", name="sums"),
-        CheckConstraint(
-            "billed_p + waived_p = div(rate_p_per_hour::numeric * billed_ms, 3600000)",
-            name="exact_sum",
-        ),
-        Index(
-            "ix_gpu_intervals_unbilled",
-            "id",
-            postgresql_where=text("billed_ms < proven_ms"),
-        ),
-        Index("ix_gpu_intervals_ended_at", "ended_at"),
-        Index("ix_gpu_intervals_tenant_id_started_at", "tenant_id", "started_at"),
-    )
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # the Replica object's uid
-    replica: Mapped[str]
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # the object's uid in the cluster
     tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id))
     deployment_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("deployments.id"), index=True
     )
     deployment: Mapped[str]  # <namespace>/<name>
-    path: Mapped[str]
-    configuration: Mapped[str]
-    gpus: Mapped[int]
-    spot: Mapped[bool]
     rate_p_per_hour: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     proven_until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
@@ -117,6 +94,80 @@ class GpuInterval(Base):
     billed_ms: Mapped[int] = mapped_column(BigInteger, default=0)
     billed_p: Mapped[int] = mapped_column(BalanceType, default=0)
     waived_p: Mapped[int] = mapped_column(BalanceType, default=0)
+
+
+def _metered(table: str) -> tuple[CheckConstraint | Index, ...]:
+    return (
+        CheckConstraint("billed_ms BETWEEN 0 AND proven_ms", name="billed_is_proven"),
+        CheckConstraint("billed_p >= 0 AND waived_p >= 0", name="sums"),
+        CheckConstraint(
+            "billed_p + waived_p = div(rate_p_per_hour::numeric * billed_ms, 3600000)",
+            name="exact_sum",
+        ),
+        Index(f"ix_{table}_unbilled", "id", postgresql_where=text("billed_ms < proven_ms")),
+        Index(f"ix_{table}_ended_at", "ended_at"),
+        Index(f"ix_{table}_tenant_id_started_at", "tenant_id", "started_at"),
+    )
+
+
+class GpuInterval(_Metered, Base):
+    """A replica's proven life. `credited_p` is None until its end has been judged by the policy
+    of interrupted spot time, then what was given back."""
+
+    __tablename__ = "gpu_intervals"
+    __table_args__ = (
+        CheckConstraint("path IN ('dedicated', 'bare')", name="path"),
+        CheckConstraint("credited_p BETWEEN 0 AND billed_p", name="credit_was_billed"),
+        Index(
+            "ix_gpu_intervals_unjudged",
+            "id",
+            postgresql_where=text("interrupted AND credited_p IS NULL"),
+        ),
+        *_metered("gpu_intervals"),
+    )
+
+    replica: Mapped[str]
+    path: Mapped[str]
+    configuration: Mapped[str]
+    gpus: Mapped[int]
+    spot: Mapped[bool]
+    interrupted: Mapped[bool] = mapped_column(default=False)
+    credited_p: Mapped[int | None] = mapped_column(BalanceType)
+
+
+class VolumeInterval(_Metered, Base):
+    """A volume's proven existence, with or without a replica that uses it."""
+
+    __tablename__ = "volume_intervals"
+    __table_args__ = (
+        CheckConstraint("size_gib > 0", name="size"),
+        *_metered("volume_intervals"),
+    )
+
+    claim: Mapped[str]
+    storage_class: Mapped[str]  # as ordered; empty: the cluster's default
+    size_gib: Mapped[int]
+
+
+class FundState(Base):
+    """How far a tenant's funds have sunk and what was told of it; see `billing.gpu.descent`.
+
+    `told` counts the tenant's notices: each has a number of its own.
+    """
+
+    __tablename__ = "fund_states"
+    __table_args__ = (
+        CheckConstraint("level IN ('enough', 'day', 'hour', 'empty')", name="level"),
+        CheckConstraint("(level = 'empty') = (empty_since IS NOT NULL)", name="emptiness"),
+    )
+
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), primary_key=True)
+    level: Mapped[str]
+    seen_p: Mapped[int] = mapped_column(BalanceType)
+    refilled: Mapped[bool]
+    empty_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    expiry_told_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    told: Mapped[int] = mapped_column(default=0)
 
 
 class OfferedConfiguration(Base):

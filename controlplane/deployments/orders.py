@@ -35,7 +35,8 @@ from controlplane.errors import (
     NotResponsible,
     UnprocessableRequest,
 )
-from controlplane.pricing import book, gpu
+from controlplane.pricing import book, gpu, storage
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.tenants import tenants
 
 
@@ -180,11 +181,12 @@ def market(session: Session, model: str | None = None) -> Market:
     serverless = None
     if model is not None:
         with suppress(ModelNotFound):
-            serverless = book.current(session).price(model, book.SERVERLESS, now)
+            serverless = book.current_for(session, None).price(model, SERVERLESS, now)
     return Market(
         offers={offer.configuration.id: offer for offer in offers(session)},
         rates_p_per_hour=gpu.rates_p_per_hour(session, now),
         serverless=serverless,
+        storage_p_per_gib_hour=storage.rates_p_per_gib_hour(session, now),
     )
 
 

@@ -4,10 +4,10 @@ Called by `orders` for dry runs, and before anything is ordered for real.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.crd.configuration import GPUConfiguration
-from controlplane.crd.endpoint import GPUEndpointSpec
+from controlplane.crd.endpoint import GPUEndpointSpec, Volume
 from controlplane.crd.inference import InferenceDeploymentSpec
 from controlplane.deployments.specs import Spec, is_stopped
 from controlplane.money import p_to_usd, rate_p_to_usd_per_million
@@ -16,6 +16,7 @@ from controlplane.planner.launch import Launch, plan_launch
 from controlplane.planner.refusal import Refused
 from controlplane.pricing.gpu import kind_of
 from controlplane.pricing.rating import Price
+from controlplane.pricing.storage import ANY_CLASS
 
 # Of a customer's image on a node that does not have it; nobody knows its size beforehand.
 IMAGE_SECONDS = 120.0
@@ -33,11 +34,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What there is to buy, by configuration id: offers, and rates by (id, kind)."""
+    """What there is to buy, by configuration id: offers, and rates by (id, kind); of volumes, p$
+    per GiB and hour by storage class."""
 
     offers: Mapping[str, Offer]
     rates_p_per_hour: Mapping[tuple[str, str], int]
     serverless: Price | None
+    storage_p_per_gib_hour: Mapping[str, int] = field(default_factory=dict)
 
     def is_spot(self, configuration: str) -> bool:
         offer = self.offers.get(configuration)
@@ -47,6 +50,11 @@ class Market:
         """What a replica on it costs an hour; None: not for sale."""
         kind = kind_of(spot=self.is_spot(configuration))
         return self.rates_p_per_hour.get((configuration, kind))
+
+    def storage_p_per_hour(self, volume: Volume) -> int:
+        """What a volume costs an hour; without a price, nothing until there is one."""
+        rates = self.storage_p_per_gib_hour
+        return volume.size_gib * rates.get(volume.storage_class, rates.get(ANY_CLASS, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Quote:
         stock: room for replicas by configuration; None: unknown.
         rate_p_per_hour: of one replica; None: not for sale.
         replicas: the fewest and the most that run.
+        storage_p_per_hour: of its volume, which is had while stopped, too; None: it has none.
         estimated_seconds: until it serves, once GPUs are there; None: unknown.
         warnings: what to know before ordering.
     """
@@ -69,6 +78,7 @@ class Quote:
     stock: dict[str, int | None]
     rate_p_per_hour: int | None
     replicas: tuple[int, int]
+    storage_p_per_hour: int | None
     estimated_seconds: float | None
     warnings: list[str]
 
@@ -90,9 +100,11 @@ def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
     offer = market.offers.get(chosen)
     least, most = _replicas(spec)
     rate_p = market.rate_p_per_hour(chosen)
+    volume = spec.volume if isinstance(spec, GPUEndpointSpec) else None
+    storage_p = None if volume is None else market.storage_p_per_hour(volume)
     warnings = [*refused.values(), *_stock_warnings(spec, market, stock, least)]
     if available_p is not None:
-        warnings += _money_warnings(rate_p, max(1, least), available_p)
+        warnings += _money_warnings(rate_p, max(1, least), storage_p or 0, available_p)
     if rate_p and not isinstance(spec, GPUEndpointSpec) and market.serverless:
         warnings.append(_against_serverless(rate_p, market.serverless))
     return Quote(
@@ -103,6 +115,7 @@ def quote(spec: Spec, market: Market, *, available_p: int | None) -> Quote:
         stock=stock,
         rate_p_per_hour=rate_p,
         replicas=(least, most),
+        storage_p_per_hour=storage_p,
         estimated_seconds=_estimate(spec, offer) if chosen in fitting else None,
         warnings=warnings,
     )
@@ -181,10 +194,12 @@ def _stock_warnings(
     return warnings
 
 
-def _money_warnings(rate_p: int | None, replicas: int, available_p: int) -> list[str]:
+def _money_warnings(
+    rate_p: int | None, replicas: int, storage_p: int, available_p: int
+) -> list[str]:
     if rate_p is None or rate_p == 0:
         return []
-    hours = available_p / (rate_p * replicas)
+    hours = available_p / (rate_p * replicas + storage_p)
     if hours >= 24:
         return []
     return [f"The balance lasts for {hours:.1f} hours of {replicas} replica(s); then it stops."]

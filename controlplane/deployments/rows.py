@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from controlplane.crd.base import Path
 from controlplane.db import uuid7
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.specs import Json
@@ -198,6 +199,28 @@ def stop_for_funds(session: Session, deployment_ids: Collection[uuid.UUID]) -> i
         .execution_options(synchronize_session=False)
     )
     return len(stopped)
+
+
+def delete_volumes(session: Session, *, tenant_id: uuid.UUID) -> int:
+    """Delete a tenant's stopped bare endpoints that have volumes; return how many.
+
+    A volume goes with its endpoint. Those that another transaction works on are passed over.
+    """
+    found = session.scalars(
+        select(Deployment)
+        .where(
+            Deployment.tenant_id == tenant_id,
+            Deployment.path == Path.BARE,
+            Deployment.managed == "row",
+            Deployment.state == "active",
+            Deployment.spec["volume"].astext.is_not(None),
+            or_(Deployment.out_of_funds, Deployment.spec["state"].astext == "Stopped"),
+        )
+        .with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    for row in found:
+        delete(session, row)
+    return len(found)
 
 
 def _renew(row: Deployment) -> None:

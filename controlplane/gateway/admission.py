@@ -7,7 +7,7 @@ refused here leaves neither hold nor journal record.
 
 import uuid
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from controlplane.accounts.bounds import HoldPlan
 from controlplane.accounts.holds import HoldRequest
@@ -25,6 +25,8 @@ from controlplane.pricing.rating import Price
 from controlplane.tenants.keys import Principal
 from controlplane.usage.journal import Journal
 from controlplane.usage.records import Opened
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ class Admission:
                 "the gateway's disk is full", code="disk_full", retry_after_seconds=30
             )
         route = self._router.resolve(request.model, str(principal.tenant_id))
-        price = self._prices.book.price(route.model, route.path, datetime.now(UTC))
+        # The moment a request came decides, and its receipt tells it: that cannot be disputed.
+        arrived = _EPOCH + timedelta(microseconds=started_at_us)
+        price = self._prices.book.price(route.model, route.path, arrived, principal.tenant_id)
         self._room.check(route)
         max_model_len = self._router.max_model_len(route)
         plan = await self._holds.place(

@@ -124,7 +124,7 @@ class _App:
         """Answer with a model the caller may ask for; with all of them if it is nameless."""
         gateway = self._gateway
         principal = await gateway.authenticator.principal(bearer_token(scope["headers"]))
-        known = (gateway.prices.book, gateway.router, principal.tenant_id)
+        known = (gateway.prices.book, gateway.aliases, gateway.router, principal.tenant_id)
         found = catalog.describe(*known, model) if model else catalog.listing(*known)
         await reply.json(200, msgspec.json.encode(found))
 

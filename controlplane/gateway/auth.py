@@ -1,17 +1,26 @@
-"""API keys at the gateway's door: a token to who is calling. Called by `serving` and `catalog`."""
+"""API keys at the gateway's door: a token to who is calling. Called by `serving` and `catalog`.
+
+Which keys were used is written down a minute later at most, off the requests' way.
+"""
 
 import asyncio
 import hashlib
+import logging
 import time
+import uuid
 
-from controlplane.errors import AuthenticationFailed
+from controlplane.errors import AuthenticationFailed, Unavailable
 from controlplane.gateway.database import Database
 from controlplane.tenants import keys
 from controlplane.tenants.keys import Principal
+from controlplane.tenants.models import ApiKey
 
 # A revoked key must die within a second, so nothing is believed for longer.
 TTL_SECONDS = 1.0
 MAX_CACHED = 10_000
+USES_TOLD_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
@@ -40,6 +49,24 @@ class Authenticator:
         self._pepper = pepper
         self._cache: dict[bytes, tuple[Principal, float]] = {}
         self._misses: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self._used: set[uuid.UUID] = set()
+
+    async def run(self) -> None:
+        """Write down now and then which keys were used, until cancelled."""
+        while True:
+            await asyncio.sleep(USES_TOLD_SECONDS)
+            await self.tell_uses()
+
+    async def tell_uses(self) -> None:
+        """Write down which keys were used since the last time."""
+        used, self._used = self._used, set()
+        if not used:
+            return
+        try:
+            await self._database.run(keys.note_use, ApiKey, used)
+        except Unavailable as error:
+            self._used |= used
+            _log.warning("uses_not_told", extra={"reason": error.message})
 
     async def principal(self, token: str) -> Principal:
         """Return who holds `token`.
@@ -72,6 +99,7 @@ class Authenticator:
         if principal is None:
             self._cache.pop(digest, None)
         else:
+            self._used.add(principal.api_key_id)
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
             self._cache[digest] = (principal, believed_until)

@@ -196,6 +196,14 @@ def fairness_key(pepper: bytes, tenant_id: uuid.UUID) -> str:
     return hmac.new(pepper, b"fairness-key\0" + tenant_id.bytes, hashlib.sha256).hexdigest()
 
 
+def named(request: GenerationRequest, model: str) -> GenerationRequest:
+    """Return the request as if it had asked for `model`; the engine knows no other name."""
+    if request.model == model:
+        return request
+    fields = {**request.fields, "model": msgspec.Raw(_ENCODER.encode(model))}
+    return msgspec.structs.replace(request, model=model, fields=fields)
+
+
 def rewrite(
     request: GenerationRequest, *, prompt_tokens: int, max_tokens: int, salt: str, fairness: str
 ) -> bytes:

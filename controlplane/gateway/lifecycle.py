@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from controlplane.accounts import epochs
 from controlplane.errors import StartupError, Unavailable
 from controlplane.gateway.admission import Admission
+from controlplane.gateway.aliases import Aliases
 from controlplane.gateway.auth import Authenticator
 from controlplane.gateway.database import Database
 from controlplane.gateway.dispatch import Dispatcher
@@ -86,6 +87,7 @@ class Gateway:
             token=settings.engine_token.get_secret_value(),
         )
         self.prices = Prices(self._database)
+        self.aliases = Aliases(self._database)
         self.authenticator = Authenticator(self._database, self._pepper)
         self.holds = HoldBatcher(self._database)
         await poll_once(self._store, self.router)
@@ -114,6 +116,7 @@ class Gateway:
     async def _begin_epoch(self) -> None:
         settings, database = self._settings, self._database
         await self.prices.refresh()
+        await self.aliases.refresh()
         epoch_id = await database.off_loop(
             lambda: recover(database.sessions, self._directory, settings.gateway_name)
         )
@@ -131,6 +134,8 @@ class Gateway:
         )
         serving = Serving(
             authenticator=self.authenticator,
+            aliases=self.aliases,
+            router=self.router,
             admission=admission,
             dispatcher=Dispatcher(
                 self.router,
@@ -143,6 +148,8 @@ class Gateway:
             hold_silence_whole_seconds=settings.hold_silence_whole_seconds,
         )
         for task in (self.prices.run(), self.holds.run(), self.holds.run_releases(), shipper.run()):
+            self._spawn(task)
+        for task in (self.aliases.run(), self.authenticator.run()):
             self._spawn(task)
         self.epoch = Epoch(epoch_id, journal, shipper, serving)
         _log.info("gateway_ready", extra={"epoch_id": str(epoch_id)})

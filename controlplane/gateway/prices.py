@@ -6,7 +6,7 @@ import logging
 from controlplane.errors import Unavailable
 from controlplane.gateway.database import Database
 from controlplane.pricing import book
-from controlplane.pricing.book import PriceBook
+from controlplane.pricing.snapshot import PriceBook
 
 REFRESH_SECONDS = 1.0
 
@@ -18,15 +18,15 @@ class Prices:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.book = PriceBook([])
+        self.book = PriceBook()
 
     async def refresh(self) -> None:
-        """Read the book.
+        """Read what was published since.
 
         Raises:
             Unavailable: the database is down.
         """
-        self.book = await self._database.run(book.current)
+        self.book = await self._database.run(book.refreshed, self.book)
 
     async def run(self) -> None:
         """Refresh until cancelled."""

@@ -5,6 +5,7 @@ import time
 from controlplane.errors import Unavailable
 from controlplane.gateway import body, sse
 from controlplane.gateway.admission import Admission, Admitted
+from controlplane.gateway.aliases import Aliases
 from controlplane.gateway.auth import Authenticator, bearer_token
 from controlplane.gateway.body import GenerationRequest
 from controlplane.gateway.call import Call
@@ -21,6 +22,7 @@ from controlplane.gateway.merge import Merger
 from controlplane.gateway.meter import Meter
 from controlplane.gateway.refusals import PromptExceedsLimit
 from controlplane.gateway.reply import Reply
+from controlplane.gateway.router import Router
 from controlplane.gateway.waiting import WhileHeld
 
 
@@ -31,6 +33,8 @@ class Serving:
         self,
         *,
         authenticator: Authenticator,
+        aliases: Aliases,
+        router: Router,
         admission: Admission,
         dispatcher: Dispatcher,
         pepper: bytes,
@@ -38,6 +42,8 @@ class Serving:
         hold_silence_whole_seconds: float,
     ) -> None:
         self._authenticator = authenticator
+        self._aliases = aliases
+        self._router = router
         self._admission = admission
         self._dispatcher = dispatcher
         self._pepper = pepper
@@ -53,7 +59,10 @@ class Serving:
         """
         principal = await self._authenticator.principal(bearer_token(call.headers))
         call.tenant_id = principal.tenant_id
+        principal.may("inference")
         request = call.endpoint.parse(call.content)
+        own = self._router.dedicated_models(str(principal.tenant_id))
+        request = body.named(request, self._aliases.target(request.model, own))
         call.model = request.model
         admitted = await self._admission.admit(
             call.request_id, principal, request, call.started_at_us

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from controlplane.pricing.book import DEDICATED, SERVERLESS
+from controlplane.pricing.drafts import DEDICATED, SERVERLESS
 from controlplane.registry.heartbeats import STALE_SECONDS
 from controlplane.registry.pools import Pool
 from controlplane.registry.replicas import Replica

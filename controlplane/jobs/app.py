@@ -10,8 +10,9 @@ piles up while no worker runs.
 
 import logging
 import sys
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from celery import Celery
@@ -24,29 +25,58 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
-from controlplane.billing import gpu_stops, gpu_time, settlement
+from controlplane.billing import settlement
+from controlplane.billing.gpu import metering
+from controlplane.billing.gpu.metering import Policy
+from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices.profiles import Seller
+from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
 from controlplane.metrics import USAGE_WAITING
+from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
+from controlplane.tenants import answers
+from controlplane.usage import partitions, rollups
 
 QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
-SETTLE_SECONDS = 1.0
-RELEASE_SECONDS = 2.0
-METER_SECONDS = 5.0
+# How often each task is ticked, in seconds; a tick that has not been read by then is dropped.
+EVERY_SECONDS = {
+    "settle": 1.0,
+    "release_dead": 2.0,
+    "reconcile": 2.0,
+    "find_unwitnessed": 60.0,
+    "meter_gpu_time": 5.0,
+    "invoice": 10.0,
+    "roll_up": 2.0,
+    "keep_partitions": 3600.0,
+    "forget_answers": 600.0,
+}
 PROJECT_SECONDS = 2.0
+# Invoices wait for the next tick after that long: charges wait behind them.
+INVOICING_SECONDS = 2.0
+OUTAGES = (exc.OperationalError, exc.InterfaceError)
 TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
+_policy = Policy(_settings.spot_credit_minutes, _settings.keep_volumes_hours)
 
 
 def broker_url(redis_url: str) -> str:
     """Return Celery's spelling of a Redis URL; it calls a Unix socket `redis+socket://`."""
     return redis_url.replace("unix://", "redis+socket://", 1)
+
+
+def _ticked(name: str, seconds: float) -> dict[str, object]:
+    return {
+        "task": f"controlplane.jobs.app.{name}",
+        "schedule": seconds,
+        "options": {"expires": seconds},
+    }
 
 
 app = Celery("flashplane", broker=broker_url(_settings.redis_url))
@@ -57,30 +87,10 @@ app.conf.update(
     task_default_queue=QUEUE,
     worker_prefetch_multiplier=1,
     beat_scheduler="controlplane.jobs.app:PatientScheduler",
-    beat_schedule={
-        "settle": {
-            "task": "controlplane.jobs.app.settle",
-            "schedule": SETTLE_SECONDS,
-            "options": {"expires": SETTLE_SECONDS},
-        },
-        "release_dead": {
-            "task": "controlplane.jobs.app.release_dead",
-            "schedule": RELEASE_SECONDS,
-            "options": {"expires": RELEASE_SECONDS},
-        },
-        "meter_gpu_time": {
-            "task": "controlplane.jobs.app.meter_gpu_time",
-            "schedule": METER_SECONDS,
-            "options": {"expires": METER_SECONDS},
-        },
-    },
+    beat_schedule={name: _ticked(name, seconds) for name, seconds in EVERY_SECONDS.items()},
 )
 if _settings.project_deployments:
-    app.conf.beat_schedule["project"] = {
-        "task": "controlplane.jobs.app.project",
-        "schedule": PROJECT_SECONDS,
-        "options": {"expires": PROJECT_SECONDS},
-    }
+    app.conf.beat_schedule["project"] = _ticked("project", PROJECT_SECONDS)
 
 
 class PatientScheduler(PersistentScheduler):
@@ -128,22 +138,79 @@ def settle() -> None:
 @app.task
 def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
-    while _tick(settlement.release_dead):
+    while _tick(lambda session: settlement.release_dead(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def reconcile() -> None:
+    """Read engines' journals, and hold the bills against them."""
+    now = datetime.now(UTC)
+    try:
+        _reader().read(replicas.read(_store(), now.timestamp()), now)
+    except RedisError:
+        _log.warning("store_unavailable")
+    except OUTAGES:
+        _log.warning("database_unavailable")
+    _tick(recovery.stage_witnessed)
+    while _tick(lambda session: comparison.compare(session, datetime.now(UTC))):
+        pass
+
+
+@app.task
+def find_unwitnessed() -> None:
+    """Find bills that no engine knows; forget what has been compared long ago."""
+    _tick(lambda session: comparison.find_unwitnessed(session, datetime.now(UTC)))
+    while _tick(lambda session: comparison.forget(session, datetime.now(UTC))):
         pass
 
 
 @app.task
 def meter_gpu_time() -> None:
-    """Write down which GPU time was proven, charge what is due, stop what cannot be paid."""
+    """Write down which time was proven, charge what is due, stop what cannot be paid."""
     try:
-        proofs = gpu_time.proofs(_store())
-        if _tick(lambda session: gpu_time.extend(session, proofs, datetime.now(UTC))):
-            gpu_time.acknowledge(_store(), proofs)
+        metering.write_down(_store(), _tick)
     except RedisError:
         _log.warning("store_unavailable")
-    while _tick(lambda session: gpu_time.charge(session, datetime.now(UTC))):
+    metering.charge(_tick, _policy)
+
+
+@app.task
+def invoice() -> None:
+    """Begin and end months, and make invoices final whose grace is over."""
+    now, until = datetime.now(UTC), time.monotonic() + INVOICING_SECONDS
+    while _tick(lambda session: lifecycle.begin_months(session, now)):
         pass
-    _tick(lambda session: gpu_stops.stop_broke(session, datetime.now(UTC)))
+    _tick(lambda session: lifecycle.end_months(session, now))
+    while time.monotonic() < until and _tick(
+        lambda session: lifecycle.finish_next(session, now, Seller.of(_settings))
+    ):
+        pass
+
+
+@app.task
+def roll_up() -> None:
+    """Move what was settled into the sums by minute and hour, until nothing is left."""
+    while _tick(rollups.roll_up):
+        pass
+
+
+@app.task
+def keep_partitions() -> None:
+    """Make the partitions of the months to come; drop usage that has been kept long enough."""
+    now, keep_days = datetime.now(UTC), _settings.usage_retention_days
+    _tick(lambda session: partitions.keep(session, now))
+    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
+        pass
+    while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
+        pass
+
+
+@app.task
+def forget_answers() -> None:
+    """Remove day-old answers to requests with an Idempotency-Key, until none is left."""
+    while _tick(lambda session: answers.forget(session, datetime.now(UTC))):
+        pass
 
 
 @app.task
@@ -155,6 +222,16 @@ def project() -> None:
         _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
     except ClusterError as error:
         _log.warning("cluster_unavailable", extra={"reason": str(error)})
+
+
+def _is_invoiced(session: Session, since: datetime, until: datetime) -> bool:
+    """Whether all that was used in a time is on final invoices; nothing is dropped before."""
+    return False
+
+
+@cache
+def _reader() -> witnesses.Reader:
+    return witnesses.Reader(_sessions(), token=_settings.engine_token.get_secret_value())
 
 
 @cache
@@ -174,6 +251,6 @@ def _tick(step: Callable[[Session], int]) -> int:
     try:
         with _sessions().begin() as session:
             return step(session)
-    except (exc.OperationalError, exc.InterfaceError):
+    except OUTAGES:
         _log.warning("database_unavailable")
         return 0

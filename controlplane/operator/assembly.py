@@ -23,7 +23,7 @@ from controlplane.cluster import (
     Object,
     Resource,
 )
-from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, OWNER_LABEL, REPLICAS
+from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, OWNER_LABEL, REPLICAS, TENANT_LABEL
 from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.inference import InferenceDeployment
 from controlplane.crd.replica import Replica
@@ -31,6 +31,7 @@ from controlplane.operator.bare.controller import EndpointRounds, owner_key
 from controlplane.operator.bare.observed import Access
 from controlplane.operator.bare.pods import BareSettings
 from controlplane.operator.bare.ports import Exposure
+from controlplane.operator.bare.volumes import VolumePublisher
 from controlplane.operator.bare.workload import BareWorkload
 from controlplane.operator.capacity.nodes import Node
 from controlplane.operator.capacity.stock import Stock
@@ -259,7 +260,7 @@ class Assembly:
         endpoint.on_change(caches[NAMESPACES], self.endpoints.in_namespace)
         return replica, deployment, endpoint
 
-    def _publishers(self, store: Store) -> tuple[Teller, Teller]:
+    def _publishers(self, store: Store) -> tuple[Teller, ...]:
         publisher = Publisher(
             store,
             replicas=self.replicas.routed,
@@ -268,7 +269,21 @@ class Assembly:
             watched_at=lambda: self.caches.watched_at(PODS),
         )
         pools = PoolPublisher(store, self.deployments.records)
-        return Teller("replicas", publisher.tell), Teller("pools", pools.publish)
+        volumes = VolumePublisher(
+            store,
+            claims=self.caches[VOLUME_CLAIMS].list,
+            tenant_of=self._tenant_of,
+            watched_at=lambda: self.caches.watched_at(VOLUME_CLAIMS),
+        )
+        return (
+            Teller("replicas", publisher.tell),
+            Teller("pools", pools.publish),
+            Teller("volumes", volumes.publish),
+        )
+
+    def _tenant_of(self, namespace: str) -> str:
+        body = self.caches[NAMESPACES].body("", namespace)
+        return str(body["metadata"].get("labels", {}).get(TENANT_LABEL, "")) if body else ""
 
     def _pod_settings(self) -> PodSettings:
         settings = self._settings

@@ -12,12 +12,15 @@ MS_PER_HOUR = 3_600_000
 # The band of a price that is the same at every hour.
 STANDARD: Final = "standard"
 
-TokenClass = Literal["hit", "miss", "output"]
+TokenClass = Literal["hit", "miss", "output", "request"]
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One band of a price version. Rates are p$ per token; the book keeps hit <= miss."""
+    """One band of a price version. Rates are p$ per token; the book keeps hit <= miss.
+
+    `request_rate_p` is p$ per request, paid once by each that used any token at all.
+    """
 
     version_id: uuid.UUID
     model: str
@@ -26,11 +29,12 @@ class Price:
     miss_rate_p: int
     output_rate_p: int
     band: str = STANDARD
+    request_rate_p: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ChargeLine:
-    """One class of tokens on a bill: amount_p = tokens * rate_p."""
+    """One class of tokens on a bill: amount_p = tokens * rate_p. The class `request` counts 1."""
 
     token_class: TokenClass
     tokens: int
@@ -41,11 +45,16 @@ class ChargeLine:
 def charge_lines(
     price: Price, *, hit_tokens: int, miss_tokens: int, output_tokens: int
 ) -> list[ChargeLine]:
-    """Return the bill of a request, a line for each class that costs something."""
+    """Return the bill of a request, a line for each class that costs something.
+
+    The request itself is billed as soon as a token of its prompt was read or one was produced.
+    """
+    ran = int(hit_tokens + miss_tokens + output_tokens > 0)
     classes: tuple[tuple[TokenClass, int, int], ...] = (
         ("hit", hit_tokens, price.hit_rate_p),
         ("miss", miss_tokens, price.miss_rate_p),
         ("output", output_tokens, price.output_rate_p),
+        ("request", ran, price.request_rate_p),
     )
     return [
         ChargeLine(token_class, tokens, rate_p, tokens * rate_p)
@@ -55,8 +64,12 @@ def charge_lines(
 
 
 def bound_p(price: Price, *, prompt_tokens: int, completion_tokens: int) -> int:
-    """Return the most that so many tokens can cost: every prompt token a miss."""
-    return prompt_tokens * price.miss_rate_p + completion_tokens * price.output_rate_p
+    """Return the most that a request of so many tokens can cost: every prompt token a miss."""
+    return (
+        price.request_rate_p
+        + prompt_tokens * price.miss_rate_p
+        + completion_tokens * price.output_rate_p
+    )
 
 
 def gpu_time_p(rate_p_per_hour: int, duration_ms: int) -> int:

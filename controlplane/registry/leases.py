@@ -25,6 +25,7 @@ class Lease(msgspec.Struct, frozen=True):
         alive_since: since when it has been proven without a break.
         published_at: the newest proof.
         ended: the life is over at `published_at`; said once, the record then goes stale.
+        interrupted: it ended because the provider took its machine away, after a notice.
     """
 
     uid: Text
@@ -38,6 +39,7 @@ class Lease(msgspec.Struct, frozen=True):
     alive_since: Moment
     published_at: Moment
     ended: bool = False
+    interrupted: bool = False
 
 
 TABLE = Table("flashplane:leases", Lease)

@@ -15,6 +15,7 @@ from controlplane.accounts import ledger, opening
 from controlplane.errors import ModelNotFound
 from controlplane.money import usd_per_million_to_rate_p, usd_to_p
 from controlplane.pricing import book, gpu
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.local_cluster import CPU_TINY
 from controlplane.supervisor.secret_file import Secrets
@@ -45,7 +46,7 @@ def ensure_demo(session: Session, secrets: Secrets, say: Callable[[str], None]) 
 def _ensure_price(session: Session) -> None:
     now = datetime.now(UTC)
     try:
-        book.current(session).price(MODEL, book.SERVERLESS, now)
+        book.current_for(session, None).price(MODEL, SERVERLESS, now)
     except ModelNotFound:
         book.publish(
             session,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from controlplane import schema
 from controlplane.db import open_engine, session_factory
-from controlplane.pricing.book import SERVERLESS
+from controlplane.pricing.drafts import SERVERLESS
 from controlplane.processes.files import read_json, write_json
 from controlplane.settings import Settings, child_environment
 from controlplane.supervisor.announcement import Announcement

@@ -13,18 +13,27 @@ import secrets
 import string
 import uuid
 import zlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from controlplane.errors import NotFound
+from controlplane.errors import Conflict, Forbidden, NotFound, UnprocessableRequest
 from controlplane.tenants import projects
-from controlplane.tenants.models import AdminKey, ApiKey, Tenant
+from controlplane.tenants.models import AdminKey, ApiKey, Project, Tenant
 
+AnyKey = TypeVar("AnyKey", ApiKey, AdminKey)
 KeyKind = Literal["dsf", "dsa"]
+Scope = Literal["inference", "read", "manage", "own"]
+
+# To ask engines; and on the REST API to be a viewer, a developer, an owner.
+ALL_SCOPES: Final[tuple[Scope, ...]] = ("inference", "read", "manage", "own")
+# How often a key's last use is written down, at most.
+USE_TOLD_EVERY: Final = timedelta(minutes=1)
+MAX_OVERLAP: Final = timedelta(days=30)
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PUBLIC_ID_CHARS = 16
@@ -54,6 +63,14 @@ class Principal:
     tenant_id: uuid.UUID
     project_id: uuid.UUID
     api_key_id: uuid.UUID
+    scopes: frozenset[str]
+
+    def may(self, scope: Scope) -> None:
+        """Raises:
+        Forbidden: the key does not have `scope`.
+        """
+        if scope not in self.scopes:
+            raise Forbidden(f"This API key does not have the scope {scope!r}.")
 
 
 def parse(token: str) -> ParsedKey | None:
@@ -74,16 +91,23 @@ def issue(
     tenant_id: uuid.UUID,
     name: str,
     project_id: uuid.UUID | None = None,
+    scopes: Collection[str] = ALL_SCOPES,
+    expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key of a tenant's project, the default one unless told; the token is returned here
     and never again.
 
     Raises:
         NotFound: no such tenant, or no such project of it.
+        Conflict: the project is archived.
+        UnprocessableRequest: it would have expired already.
     """
     if session.get(Tenant, tenant_id) is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
+    _check_expiry(expires_at)
     project = projects.get(session, tenant_id=tenant_id, project_id=project_id)
+    if project.archived_at is not None:
+        raise Conflict(f"The project {project.name!r} is archived.", param="project_id")
     parsed = _new_token("dsf")
     key = ApiKey(
         tenant_id=tenant_id,
@@ -91,62 +115,186 @@ def issue(
         public_id=parsed.public_id,
         digest=_digest(pepper, parsed.token),
         name=name,
+        scopes=[scope for scope in ALL_SCOPES if scope in scopes],
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
+    session.refresh(key)
     return key, parsed.token
 
 
-def issue_admin(session: Session, pepper: bytes, *, name: str) -> tuple[AdminKey, str]:
-    """Make a platform admin's key; the token is returned here and never again."""
+def rotate(
+    session: Session, pepper: bytes, *, key: ApiKey, overlap: timedelta
+) -> tuple[ApiKey, str]:
+    """Make the key that takes over from `key`, which lives on for `overlap` and not longer.
+
+    Name, project, scopes and expiry are the same. Two keys of one line live at most: what has been
+    replaced is not replaced again.
+
+    Raises:
+        Conflict: the key is revoked, expired, or replaced already.
+        UnprocessableRequest: the overlap is longer than `MAX_OVERLAP`.
+    """
+    if not timedelta(0) <= overlap <= MAX_OVERLAP:
+        raise UnprocessableRequest("An overlap is at most 30 days.", param="overlap_seconds")
+    now = datetime.now(UTC)
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        raise Conflict("This key is revoked or expired; make another one.")
+    if key.replaced_by_id is not None:
+        raise Conflict("This key has been replaced already: rotate the one that took over.")
+    successor, token = issue(
+        session,
+        pepper,
+        tenant_id=key.tenant_id,
+        name=key.name,
+        project_id=key.project_id,
+        scopes=key.scopes,
+        expires_at=key.expires_at,
+    )
+    key.replaced_by_id = successor.id
+    key.expires_at = min(now + overlap, key.expires_at or now + overlap)
+    session.flush()
+    return successor, token
+
+
+def issue_admin(
+    session: Session,
+    pepper: bytes,
+    *,
+    name: str,
+    role: str = "admin",
+    expires_at: datetime | None = None,
+) -> tuple[AdminKey, str]:
+    """Make a key for the platform's staff; the token is returned here and never again.
+
+    Raises:
+        UnprocessableRequest: it would have expired already.
+    """
+    _check_expiry(expires_at)
     parsed = _new_token("dsa")
-    key = AdminKey(public_id=parsed.public_id, digest=_digest(pepper, parsed.token), name=name)
+    key = AdminKey(
+        public_id=parsed.public_id,
+        digest=_digest(pepper, parsed.token),
+        name=name,
+        role=role,
+        expires_at=expires_at,
+    )
     session.add(key)
     session.flush()
+    session.refresh(key)
     return key, parsed.token
 
 
 def authenticate(session: Session, pepper: bytes, token: str) -> Principal | None:
-    """Return who holds `token`; None when unknown, revoked, or the tenant is suspended."""
+    """Return who holds `token`; None when unknown, revoked, expired, or when the tenant is
+    suspended or the project archived."""
     parsed = parse(token)
     if parsed is None or parsed.kind != "dsf":
         return None
     row = session.execute(
-        select(ApiKey.tenant_id, ApiKey.project_id, ApiKey.id, ApiKey.digest)
+        select(ApiKey.tenant_id, ApiKey.project_id, ApiKey.id, ApiKey.scopes, ApiKey.digest)
         .join(Tenant, Tenant.id == ApiKey.tenant_id)
+        .join(Project, Project.id == ApiKey.project_id)
         .where(
             ApiKey.public_id == parsed.public_id,
-            ApiKey.revoked_at.is_(None),
+            _lives(ApiKey),
             Tenant.status == "active",
+            Project.archived_at.is_(None),
         )
     ).one_or_none()
     # An unknown id costs the same work as a wrong secret, so that time tells nothing.
     if not hmac.compare_digest(_digest(pepper, token), row.digest if row else _NO_DIGEST):
         return None
     assert row is not None
-    return Principal(tenant_id=row.tenant_id, project_id=row.project_id, api_key_id=row.id)
+    return Principal(row.tenant_id, row.project_id, row.id, frozenset(row.scopes))
 
 
 def authenticate_admin(session: Session, pepper: bytes, token: str) -> AdminKey | None:
-    """Return the admin key that `token` proves; None when unknown or revoked."""
+    """Return the admin key that `token` proves; None when unknown, revoked or expired."""
     parsed = parse(token)
     if parsed is None or parsed.kind != "dsa":
         return None
     key = session.scalar(
-        select(AdminKey).where(
-            AdminKey.public_id == parsed.public_id, AdminKey.revoked_at.is_(None)
-        )
+        select(AdminKey).where(AdminKey.public_id == parsed.public_id, _lives(AdminKey))
     )
     if not hmac.compare_digest(_digest(pepper, token), key.digest if key else _NO_DIGEST):
         return None
     return key
 
 
-def listing(session: Session, *, tenant_id: uuid.UUID) -> list[ApiKey]:
-    """Return a tenant's keys, oldest first, revoked ones too."""
-    return list(
-        session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.id))
+def note_use(
+    session: Session, table: type[ApiKey] | type[AdminKey], key_ids: Iterable[uuid.UUID]
+) -> None:
+    """Write down that keys were used just now, each at most once a minute.
+
+    A key that somebody else is changing is passed over: its use is told the next time.
+    """
+    stale = datetime.now(UTC) - USE_TOLD_EVERY
+    due = (
+        select(table.id)
+        .where(
+            table.id.in_(list(key_ids)),
+            or_(table.last_used_at.is_(None), table.last_used_at < stale),
+        )
+        .with_for_update(skip_locked=True)
     )
+    session.execute(
+        update(table).where(table.id.in_(due)).values(last_used_at=func.now()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def listing(
+    session: Session,
+    *,
+    tenant_id: uuid.UUID,
+    after: uuid.UUID | None = None,
+    limit: int | None = None,
+) -> list[ApiKey]:
+    """Return a tenant's keys, oldest first, revoked ones too, those after the id `after`."""
+    query = select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.id).limit(limit)
+    if after is not None:
+        query = query.where(ApiKey.id > after)
+    return list(session.scalars(query))
+
+
+def admin_listing(session: Session, *, after: uuid.UUID | None, limit: int) -> list[AdminKey]:
+    """Return the staff's keys, oldest first, revoked ones too, those after the id `after`."""
+    query = select(AdminKey).order_by(AdminKey.id).limit(limit)
+    if after is not None:
+        query = query.where(AdminKey.id > after)
+    return list(session.scalars(query))
+
+
+def get(
+    session: Session,
+    *,
+    key_id: uuid.UUID,
+    tenant_id: uuid.UUID | None = None,
+    to_change: bool = False,
+) -> ApiKey:
+    """Return a key. `tenant_id` None: any tenant's key.
+
+    Raises:
+        NotFound: no such key, or another tenant's.
+    """
+    key = session.get(ApiKey, key_id, with_for_update=to_change)
+    if key is None or (tenant_id is not None and key.tenant_id != tenant_id):
+        raise NotFound(f"There is no key {key_id}.")
+    return key
+
+
+def get_admin(session: Session, *, key_id: uuid.UUID, to_change: bool = False) -> AdminKey:
+    """Return a key of the staff.
+
+    Raises:
+        NotFound: no such key.
+    """
+    key = session.get(AdminKey, key_id, with_for_update=to_change)
+    if key is None:
+        raise NotFound(f"There is no key {key_id}.")
+    return key
 
 
 def revoke(session: Session, *, key_id: uuid.UUID, tenant_id: uuid.UUID | None = None) -> ApiKey:
@@ -155,13 +303,35 @@ def revoke(session: Session, *, key_id: uuid.UUID, tenant_id: uuid.UUID | None =
     Raises:
         NotFound: no such key, or another tenant's.
     """
-    key = session.get(ApiKey, key_id, with_for_update=True)
-    if key is None or (tenant_id is not None and key.tenant_id != tenant_id):
-        raise NotFound(f"There is no key {key_id}.")
+    key = get(session, key_id=key_id, tenant_id=tenant_id, to_change=True)
+    return _revoked(session, key)
+
+
+def revoke_admin(session: Session, *, key_id: uuid.UUID) -> AdminKey:
+    """Make a key of the staff useless for ever; doing it twice is once.
+
+    Raises:
+        NotFound: no such key.
+    """
+    return _revoked(session, get_admin(session, key_id=key_id, to_change=True))
+
+
+def _revoked(session: Session, key: AnyKey) -> AnyKey:
     if key.revoked_at is None:
         key.revoked_at = datetime.now(UTC)
         session.flush()
     return key
+
+
+def _lives(table: type[ApiKey] | type[AdminKey]) -> ColumnElement[bool]:
+    return table.revoked_at.is_(None) & or_(
+        table.expires_at.is_(None), table.expires_at > func.clock_timestamp()
+    )
+
+
+def _check_expiry(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise UnprocessableRequest("This moment is past.", param="expires_at")
 
 
 def _new_token(kind: KeyKind) -> ParsedKey:

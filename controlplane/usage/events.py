@@ -5,7 +5,8 @@ import uuid
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from controlplane.errors import NotFound
+from controlplane.errors import Gone, NotFound
+from controlplane.usage import partitions
 from controlplane.usage.models import UsageEvent
 
 
@@ -29,8 +30,14 @@ def get(session: Session, *, tenant_id: uuid.UUID, request_id: uuid.UUID) -> Usa
 
     Raises:
         NotFound: not settled yet, unknown, or another tenant's.
+        Gone: the usage of its time has expired.
     """
     event = session.get(UsageEvent, request_id)
     if event is None or event.tenant_id != tenant_id:
+        if partitions.has_expired(session, tenant_id=tenant_id, request_id=request_id):
+            raise Gone(
+                f"The usage of request {request_id} is no longer kept; its charge, if any, is in"
+                " the ledger."
+            )
         raise NotFound(f"There is no settled request {request_id}.")
     return event

@@ -1,4 +1,4 @@
-"""Tables of usage: staged by gateways, then final."""
+"""Tables of usage: staged by gateways, then final, then summed up, then expired."""
 
 import uuid
 from datetime import datetime
@@ -9,6 +9,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     func,
     text,
@@ -16,9 +17,15 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base
-from controlplane.pricing.models import PriceVersion
+from controlplane.pricing.models import PriceRate
 from controlplane.pricing.rating import STANDARD
-from controlplane.tenants.models import ApiKey
+from controlplane.tenants.models import ApiKey, Tenant
+
+
+def _pinned_price() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["price_version_id", "band"], [PriceRate.version_id, PriceRate.band]
+    )
 
 
 class _UsageColumns:
@@ -42,7 +49,7 @@ class _UsageColumns:
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     first_token_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    price_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(PriceVersion.id))
+    price_version_id: Mapped[uuid.UUID]
     band: Mapped[str] = mapped_column(default=STANDARD)
 
 
@@ -55,6 +62,7 @@ class StagedUsage(_UsageColumns, Base):
 
     __tablename__ = "usage_staging"
     __table_args__ = (
+        _pinned_price(),
         Index("ix_usage_staging_queue", "staged_at", postgresql_where=text("rejected IS NULL")),
     )
 
@@ -63,7 +71,11 @@ class StagedUsage(_UsageColumns, Base):
 
 
 class UsageEvent(_UsageColumns, Base):
-    """A settled request; `charge_p` is what its ledger transaction moved."""
+    """A settled request; `charge_p` is what its ledger transaction moved.
+
+    Kept in partitions by the month of the id's time, in the schema `partitions`: see `partitions`.
+    What is added here the database adds to `usage_deltas` too.
+    """
 
     __tablename__ = "usage_events"
     __table_args__ = (
@@ -73,8 +85,80 @@ class UsageEvent(_UsageColumns, Base):
             name="tokens",
         ),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        _pinned_price(),
         Index("ix_usage_events_tenant_id_request_id", "tenant_id", "request_id"),
+        {"postgresql_partition_by": "RANGE (request_id)"},
     )
 
     charge_p: Mapped[int] = mapped_column(BigInteger)
     settled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class _Group:
+    """Whose and what kind of usage a sum is of."""
+
+    tenant_id: Mapped[uuid.UUID]
+    project_id: Mapped[uuid.UUID]
+    api_key_id: Mapped[uuid.UUID]
+    model: Mapped[str]
+    path: Mapped[str]
+    band: Mapped[str]
+    thinking: Mapped[bool]
+
+
+class _Sums:
+    """Sums over requests."""
+
+    requests: Mapped[int] = mapped_column(BigInteger)
+    hit_tokens: Mapped[int] = mapped_column(BigInteger)
+    miss_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    charge_p: Mapped[int] = mapped_column(BigInteger)
+
+
+class UsageDelta(_Group, _Sums, Base):
+    """What one statement added to `usage_events`, by minute of start; not in the roll-ups yet.
+
+    Written by the database itself in that statement, so at any moment roll-ups and deltas together
+    are what the events sum up to.
+    """
+
+    __tablename__ = "usage_deltas"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    minute: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class UsageRollup(_Group, _Sums, Base):
+    """Sums over the requests of one key that started in one minute, and again in one hour."""
+
+    __tablename__ = "usage_rollups"
+    __table_args__ = (
+        CheckConstraint("width_seconds IN (60, 3600)", name="width"),
+        ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
+        Index("ix_usage_rollups_minutes", "start", postgresql_where=text("width_seconds = 60")),
+    )
+
+    tenant_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    width_seconds: Mapped[int] = mapped_column(primary_key=True)
+    start: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    api_key_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    band: Mapped[str] = mapped_column(primary_key=True)
+    thinking: Mapped[bool] = mapped_column(primary_key=True)
+
+
+class ExpiredUsage(_Sums, Base):
+    """What a tenant's events of one partition came to, when the partition had expired.
+
+    Its ids were at least `from_id` and below `until_id`. Their ledger rows stay.
+    """
+
+    __tablename__ = "usage_expired"
+
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), primary_key=True)
+    until_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    from_id: Mapped[uuid.UUID]
+    expired_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

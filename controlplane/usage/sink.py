@@ -1,13 +1,13 @@
 """Stages the ends of requests into PostgreSQL. Called by the gateway's shipping and recovery."""
 
-import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, exc, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from controlplane.db import copy_in
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.traces import LOST, Trace
 
@@ -15,13 +15,30 @@ _BATCH = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_REASON_CHARS = 64
 
-
-# One statement for all rows: without `render_nulls` each change of a NULL would start another.
-_STAGE = (
-    insert(StagedUsage)
-    .on_conflict_do_nothing(index_elements=[StagedUsage.request_id])
-    .returning(StagedUsage.request_id)
-    .execution_options(render_nulls=True)
+_COLUMNS = (
+    "request_id",
+    "tenant_id",
+    "api_key_id",
+    "model",
+    "path",
+    "replica",
+    "thinking",
+    "streamed",
+    "hit_tokens",
+    "miss_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "finish_reason",
+    "started_at",
+    "first_token_at",
+    "finished_at",
+    "price_version_id",
+    "band",
+)
+_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_KNOWN = union(
+    select(UsageEvent.request_id).where(UsageEvent.request_id == _REQUESTS),
+    select(StagedUsage.request_id).where(StagedUsage.request_id == _REQUESTS),
 )
 
 
@@ -31,46 +48,63 @@ def stage(session: Session, traces: Sequence[Trace]) -> int:
     Any repetition is harmless: what is staged or settled already is passed over. A trace without
     an end gets the finish reason `lost`.
     """
-    staged = 0
-    for start in range(0, len(traces), _BATCH):
-        batch = traces[start : start + _BATCH]
-        settled = _settled(session, [trace.opened.request_id for trace in batch])
-        rows = [_row(trace) for trace in batch if trace.opened.request_id not in settled]
-        if rows:
-            inserted = session.scalars(_STAGE, rows)
-            staged += len(inserted.all())
-    return staged
-
-
-def _settled(session: Session, request_ids: list[uuid.UUID]) -> set[uuid.UUID]:
-    return set(
-        session.scalars(select(UsageEvent.request_id).where(UsageEvent.request_id.in_(request_ids)))
+    return sum(
+        _stage(session, traces[start : start + _BATCH]) for start in range(0, len(traces), _BATCH)
     )
 
 
-def _row(trace: Trace) -> dict[str, object]:
+def _stage(session: Session, traces: Sequence[Trace]) -> int:
+    request_ids = [trace.opened.request_id for trace in traces]
+    known = set(session.scalars(_KNOWN, {"request_ids": request_ids}))
+    # By id, for the one that is staged twice in one call.
+    fresh = {trace.opened.request_id: trace for trace in reversed(traces)}
+    rows = [_row(trace) for request_id, trace in fresh.items() if request_id not in known]
+    if not rows:
+        return 0
+    try:
+        with session.begin_nested():
+            copy_in(session, StagedUsage.__tablename__, _COLUMNS, rows)
+    except exc.IntegrityError:
+        # Somebody staged one of them meanwhile; COPY knows no exceptions.
+        return _insert(session, rows)
+    return len(rows)
+
+
+def _insert(session: Session, rows: Sequence[tuple[object, ...]]) -> int:
+    statement = (
+        insert(StagedUsage)
+        .on_conflict_do_nothing(index_elements=[StagedUsage.request_id])
+        .returning(StagedUsage.request_id)
+        # One statement for all rows: else each change of a NULL would start another.
+        .execution_options(render_nulls=True)
+    )
+    values = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    return len(session.scalars(statement, values).all())
+
+
+def _row(trace: Trace) -> tuple[object, ...]:
     opened, usage = trace.opened, trace.usage
-    return {
-        "request_id": opened.request_id,
-        "tenant_id": opened.tenant_id,
-        "api_key_id": opened.api_key_id,
-        "model": opened.model,
-        "path": opened.path,
-        "replica": trace.replica,
-        "thinking": opened.thinking,
-        "streamed": opened.streamed,
-        "hit_tokens": usage.hit_tokens,
-        "miss_tokens": usage.miss_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
+    return (
+        opened.request_id,
+        opened.tenant_id,
+        opened.api_key_id,
+        opened.model,
+        opened.path,
+        trace.replica,
+        opened.thinking,
+        opened.streamed,
+        usage.hit_tokens,
+        usage.miss_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
         # An engine's word; PostgreSQL takes no NUL in text.
-        "finish_reason": (trace.finish_reason or LOST).replace("\0", "")[:_MAX_REASON_CHARS],
-        "started_at": _moment(opened.started_at_us),
-        "first_token_at": _moment(trace.first_token_at_us),
-        "finished_at": _moment(trace.finished_at_us),
-        "price_version_id": opened.price_version_id,
-        "band": opened.band,
-    }
+        (trace.finish_reason or LOST).replace("\0", "")[:_MAX_REASON_CHARS],
+        _moment(opened.started_at_us),
+        _moment(trace.first_token_at_us),
+        _moment(trace.finished_at_us),
+        opened.price_version_id,
+        opened.band,
+    )
 
 
 def _moment(microseconds: int | None) -> datetime | None:

@@ -1,12 +1,169 @@
 """Volumes, commitments, credits of interrupted spot time, warnings of funds."""
 
+import sqlalchemy as sa
+from alembic import op
+
+from migrations import gpu_rules, rules
+
 revision = "0010"
 down_revision = "0009"
 
+_LEDGER = "ledger_transactions"
+_EXPLAINED = (
+    " = (interval_id IS NOT NULL)"
+    " AND (interval_id IS NULL) = (from_ms IS NULL) AND (from_ms IS NULL) = (to_ms IS NULL)"
+    " AND (from_ms IS NULL) = (rate_p_per_hour IS NULL)"
+)
+
 
 def upgrade() -> None:
-    pass
+    _prices()
+    _volumes()
+    _funds()
+    op.add_column(
+        "gpu_intervals",
+        sa.Column("interrupted", sa.Boolean(), nullable=False, server_default="false"),
+    )
+    op.alter_column("gpu_intervals", "interrupted", server_default=None)
+    op.add_column("gpu_intervals", sa.Column("credited_p", sa.Numeric(38, 0)))
+    op.create_check_constraint(
+        op.f("ck_gpu_intervals_credit_was_billed"),
+        "gpu_intervals",
+        "credited_p BETWEEN 0 AND billed_p",
+    )
+    op.create_index(
+        "ix_gpu_intervals_unjudged",
+        "gpu_intervals",
+        ["id"],
+        postgresql_where=sa.text("interrupted AND credited_p IS NULL"),
+    )
+    op.drop_constraint(op.f("ck_ledger_transactions_gpu_time_explained"), _LEDGER)
+    op.create_check_constraint(
+        op.f("ck_ledger_transactions_gpu_time_explained"),
+        _LEDGER,
+        "(kind IN ('gpu_time', 'storage'))" + _EXPLAINED,
+    )
+    for rule in gpu_rules.RULES:
+        rules.add(*rule)
 
 
 def downgrade() -> None:
-    pass
+    rules.drop(*(name for name, _, _ in gpu_rules.RULES))
+    op.drop_constraint(op.f("ck_ledger_transactions_gpu_time_explained"), _LEDGER)
+    op.create_check_constraint(
+        op.f("ck_ledger_transactions_gpu_time_explained"),
+        _LEDGER,
+        "(kind = 'gpu_time')" + _EXPLAINED,
+        postgresql_not_valid=True,  # what was charged for storage stays
+    )
+    op.drop_index("ix_gpu_intervals_unjudged", "gpu_intervals")
+    op.drop_constraint(op.f("ck_gpu_intervals_credit_was_billed"), "gpu_intervals")
+    op.drop_column("gpu_intervals", "credited_p")
+    op.drop_column("gpu_intervals", "interrupted")
+    op.drop_table("fund_states")
+    op.drop_table("volume_intervals")
+    op.drop_table("storage_price_versions")
+
+
+def _prices() -> None:
+    op.create_table(
+        "storage_price_versions",
+        _required("id", sa.Uuid()),
+        _required("storage_class", sa.String()),
+        _required("rate_p_per_gib_hour", sa.BigInteger()),
+        _moment("effective_from", nullable=False),
+        _now("created_at"),
+        sa.CheckConstraint("rate_p_per_gib_hour >= 0", name=op.f("ck_storage_price_versions_rate")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_storage_price_versions")),
+        sa.UniqueConstraint(
+            "storage_class",
+            "effective_from",
+            name=op.f("uq_storage_price_versions_storage_class_effective_from"),
+        ),
+    )
+
+
+def _volumes() -> None:
+    table = "volume_intervals"
+    op.create_table(
+        table,
+        _required("id", sa.Uuid()),
+        _required("claim", sa.String()),
+        _required("tenant_id", sa.Uuid()),
+        sa.Column("deployment_id", sa.Uuid()),
+        _required("deployment", sa.String()),
+        _required("storage_class", sa.String()),
+        _required("size_gib", sa.Integer()),
+        _required("rate_p_per_hour", sa.BigInteger()),
+        _moment("started_at", nullable=False),
+        _moment("proven_until", nullable=False),
+        _moment("ended_at"),
+        _required("proven_ms", sa.BigInteger()),
+        _required("billed_ms", sa.BigInteger()),
+        _required("billed_p", sa.Numeric(38, 0)),
+        _required("waived_p", sa.Numeric(38, 0)),
+        sa.CheckConstraint("size_gib > 0", name=op.f("ck_volume_intervals_size")),
+        sa.CheckConstraint(
+            "billed_ms BETWEEN 0 AND proven_ms", name=op.f("ck_volume_intervals_billed_is_proven")
+        ),
+        sa.CheckConstraint(
+            "billed_p >= 0 AND waived_p >= 0", name=op.f("ck_volume_intervals_sums")
+        ),
+        sa.CheckConstraint(
+            "billed_p + waived_p = div(rate_p_per_hour::numeric * billed_ms, 3600000)",
+            name=op.f("ck_volume_intervals_exact_sum"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_volume_intervals_tenant_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["deployment_id"], ["deployments.id"], name=op.f("fk_volume_intervals_deployment_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_intervals")),
+    )
+    op.create_index(op.f("ix_volume_intervals_deployment_id"), table, ["deployment_id"])
+    op.create_index("ix_volume_intervals_ended_at", table, ["ended_at"])
+    op.create_index("ix_volume_intervals_tenant_id_started_at", table, ["tenant_id", "started_at"])
+    op.create_index(
+        "ix_volume_intervals_unbilled",
+        table,
+        ["id"],
+        postgresql_where=sa.text("billed_ms < proven_ms"),
+    )
+
+
+def _funds() -> None:
+    op.create_table(
+        "fund_states",
+        _required("tenant_id", sa.Uuid()),
+        _required("level", sa.String()),
+        _required("seen_p", sa.Numeric(38, 0)),
+        _required("refilled", sa.Boolean()),
+        _moment("empty_since"),
+        _moment("expiry_told_at"),
+        _required("told", sa.Integer()),
+        sa.CheckConstraint(
+            "level IN ('enough', 'day', 'hour', 'empty')", name=op.f("ck_fund_states_level")
+        ),
+        sa.CheckConstraint(
+            "(level = 'empty') = (empty_since IS NOT NULL)", name=op.f("ck_fund_states_emptiness")
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_fund_states_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("tenant_id", name=op.f("pk_fund_states")),
+    )
+
+
+def _required(name: str, kind: sa.types.TypeEngine) -> sa.Column:
+    return sa.Column(name, kind, nullable=False)
+
+
+def _moment(name: str, *, nullable: bool = True) -> sa.Column:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
+
+
+def _now(name: str) -> sa.Column:
+    return sa.Column(
+        name, sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+    )

@@ -153,6 +153,19 @@ async def test_everything_killed_at_once(target: Product) -> None:
     assert_billed_what_was_seen(again, outcomes)
 
 
+def test_after_all_that_bills_and_engines_tell_of_the_same_tokens(target: Product) -> None:
+    up = target.announced()
+    headers = {"authorization": f"Bearer {up['admin_key']}"}
+    report: dict[str, Any] = {}
+
+    def is_done() -> bool:
+        report.update(httpx.get(f"{up['admin_url']}/admin/v1/reconcile", headers=headers).json())
+        return bool(report["requests"] and not report["waiting"])
+
+    until(is_done, seconds=30, what="bills and journals to be held against each other")
+    assert report["ok"], report
+
+
 @pytest.mark.storm
 @pytest.mark.timeout(1800)
 async def test_forty_random_kills_in_a_row(target: Product) -> None:

@@ -20,8 +20,11 @@ BALANCE_IS_NOT_INCOME_LESS_USAGE = """
          JOIN ledger_transactions AS t ON t.id = e.transaction_id
         WHERE e.account_id = a.id AND t.kind NOT IN ('charge', 'gpu_time'))
       - (SELECT coalesce(sum(u.hit_tokens * p.hit_rate_p + u.miss_tokens * p.miss_rate_p
-                             + u.output_tokens * p.output_rate_p), 0)
-         FROM usage_events AS u JOIN price_versions AS p ON p.id = u.price_version_id
+                             + u.output_tokens * p.output_rate_p
+                             + least(u.hit_tokens + u.miss_tokens + u.output_tokens, 1)
+                               * p.request_rate_p), 0)
+         FROM usage_events AS u
+         JOIN price_rates AS p ON p.version_id = u.price_version_id AND p.band = u.band
         WHERE u.tenant_id = a.tenant_id)
       - (SELECT coalesce(sum(floor(g.rate_p_per_hour::numeric * g.billed_ms / 3600000)
                              - g.waived_p), 0)

@@ -10,7 +10,7 @@ from support.kube_server import KubeServer
 from support.release import NAMESPACE
 from support.shop import Shop
 
-from controlplane.billing import gpu_time
+from controlplane.billing.gpu import intervals
 from controlplane.cluster import ClusterError
 from controlplane.deployments import projection
 from controlplane.kube import Kube
@@ -49,12 +49,12 @@ class Clerk:
             projection.observe(session, self._cluster, catalogue_namespace=NAMESPACE)
 
     def _meter(self) -> None:
-        proofs = gpu_time.proofs(self._store)
+        proofs = intervals.proofs(self._store)
         with self._shop.sessions.begin() as session:
-            gpu_time.extend(session, proofs, datetime.now(UTC))
-        gpu_time.acknowledge(self._store, proofs)
+            intervals.extend(session, proofs, datetime.now(UTC))
+        intervals.acknowledge(self._store, proofs)
         with self._shop.sessions.begin() as session:
-            while gpu_time.charge(session, datetime.now(UTC)):
+            while intervals.charge(session, datetime.now(UTC)):
                 pass
 
 

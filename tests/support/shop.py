@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -122,6 +122,7 @@ class Shop:
             streamed=True,
             price_version_id=self.price.version_id,
             started_at_us=now_us(),
+            band=self.price.band,
         )
 
     def trace(self, customer: Customer, request_id: uuid.UUID, usage: TokenUsage) -> Trace:
@@ -146,7 +147,8 @@ class Shop:
 
     def release_dead(self) -> int:
         with self.sessions.begin() as session:
-            return settlement.release_dead(session)
+            late = datetime.now(UTC) + timedelta(seconds=settlement.WITNESS_SECONDS)
+            return settlement.release_dead(session, late)
 
     def close_epoch(self) -> None:
         with self.sessions.begin() as session:

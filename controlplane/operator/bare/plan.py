@@ -18,7 +18,7 @@ from controlplane.crd.engine import Isolation
 from controlplane.crd.replica import Phase, Replica, ReplicaSpec
 from controlplane.operator.actions import Action, Apply, ApplyStatus, Create, Delete, Patch, Plan
 from controlplane.operator.bare.observed import Observed
-from controlplane.operator.bare.pods import claim_name
+from controlplane.operator.bare.pods import CLASS_ANNOTATION, claim_name
 from controlplane.operator.bare.ports import INGRESSES, ingress, object_name, service
 from controlplane.operator.bare.status import status
 from controlplane.operator.finalizers import hold, let_go
@@ -211,6 +211,7 @@ def _volume(observed: Observed) -> list[Action]:
         "name": claim_name(endpoint.name),
         "namespace": endpoint.namespace,
         "labels": {OWNER_LABEL: endpoint.name},
+        "annotations": {CLASS_ANNOTATION: volume.storage_class},
         "ownerReferences": [endpoint.owner_reference()],
     }
     body = {

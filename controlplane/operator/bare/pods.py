@@ -7,6 +7,7 @@ server, so nothing has to be put into an image and revoking a key needs nobody's
 from dataclasses import dataclass
 
 from controlplane.cluster import Object
+from controlplane.crd.base import GROUP
 from controlplane.crd.replica import Replica
 from controlplane.operator.manifests.base import pod, pod_labels, pod_spec, resources
 from controlplane.operator.manifests.security import confined
@@ -14,6 +15,7 @@ from controlplane.operator.manifests.security import confined
 COMPONENT = "bare"  # the label of its pods
 WORKSPACE = "workspace"  # the customer's container
 SANITIZE = "sanitize"  # checks the GPUs before it starts
+CLASS_ANNOTATION = f"{GROUP}/storage-class"  # of a volume claim: what was ordered and is priced
 SCRUB = "scrub"  # checks them after it has gone
 TERMINATION_LOG = "/dev/termination-log"
 # A tenant's namespace admits no root, whatever the image's own user is.

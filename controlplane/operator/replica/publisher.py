@@ -18,6 +18,7 @@ import redis
 
 from controlplane.cluster import Object
 from controlplane.crd.base import seconds
+from controlplane.crd.conditions import ConditionType, Reason
 from controlplane.crd.replica import Phase, Replica, ReplicaStatus
 from controlplane.operator.replica.drain import GONE
 from controlplane.operator.replica.pods import started_at
@@ -112,7 +113,10 @@ def last_proof(last: Lease, replica: Replica | None) -> Lease:
             # Its kubelet was heard from when it was stopped: what was held back is proven now. A
             # life that began later is another, of which this lease proves nothing.
             proven_at = max(proven_at, served[1])
-    return msgspec.structs.replace(last, published_at=proven_at, ended=True)
+    interrupted = replica is not None and _was_interrupted(replica.status)
+    return msgspec.structs.replace(
+        last, published_at=proven_at, ended=True, interrupted=interrupted
+    )
 
 
 def short_life(replica: Replica) -> Lease | None:
@@ -127,7 +131,19 @@ def short_life(replica: Replica) -> Lease | None:
     lives = [stage.phase for stage in status.stages].count(Phase.SERVING)
     if served is None or lives != 1 or served[1] <= alive_since:
         return None
-    return msgspec.structs.replace(_lease(replica, alive_since, served[1]), ended=True)
+    return msgspec.structs.replace(
+        _lease(replica, alive_since, served[1]),
+        ended=True,
+        interrupted=_was_interrupted(status),
+    )
+
+
+def _was_interrupted(status: ReplicaStatus) -> bool:
+    """Whether its machine was taken away after a notice, by the words of its own end."""
+    if status.failure is not None:
+        return status.failure.reason == Reason.PREEMPTED
+    ready = (it for it in status.conditions if it.type == ConditionType.READY)
+    return any(it.reason == Reason.PREEMPTED for it in ready)
 
 
 def _last_served(status: ReplicaStatus) -> tuple[float, float] | None:

@@ -13,7 +13,8 @@ from sqlalchemy import select
 from support.shop import MISS_P, OUTPUT_P, Customer, Shop, cost_p
 
 from controlplane.accounts.bounds import HoldPlan
-from controlplane.billing import gpu_time, settlement
+from controlplane.billing import settlement
+from controlplane.billing.gpu import intervals
 from controlplane.deployments.models import GpuInterval
 from controlplane.errors import InsufficientBalance
 from controlplane.pricing import gpu
@@ -129,16 +130,16 @@ def test_gpu_time_and_tokens_share_an_account_without_overdrawing_it(shop: Shop)
         for minute in range(1, 40):
             now = start + timedelta(minutes=minute)
             with shop.sessions.begin() as session:
-                gpu_time.extend(session, proofs(60 * minute), now)
+                intervals.extend(session, proofs(60 * minute), now)
             with shop.sessions.begin() as session:
-                gpu_time.charge(session, now, limit=3)
+                intervals.charge(session, now, limit=3)
 
     at_once(storm.traffic, storm.settler, meter, meter)
     shop.settle()
     end = start + timedelta(hours=2)
     with shop.sessions.begin() as session:
-        while gpu_time.charge(session, end):
+        while intervals.charge(session, end):
             pass
-        intervals = session.scalars(select(GpuInterval)).all()
-    assert {interval.billed_ms for interval in intervals} == {39 * 60_000}
+        lives = session.scalars(select(GpuInterval)).all()
+    assert {interval.billed_ms for interval in lives} == {39 * 60_000}
     assert shop.books().violations == []

@@ -1,6 +1,7 @@
 """What a balance can cover: what shrinks, what never does."""
 
 import uuid
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ prices = st.builds(
     hit_rate_p=st.just(0),
     miss_rate_p=st.integers(0, 10**6),
     output_rate_p=st.integers(0, 10**6),
+    request_rate_p=st.integers(0, 10**9),
 )
 
 
@@ -62,6 +64,15 @@ def test_an_omitted_limit_shrinks_to_what_a_counted_prompt_leaves() -> None:
 
 def test_a_written_limit_never_shrinks() -> None:
     assert plan(PRICE, available_p=209, prompt_tokens=1, max_tokens=10, shrinkable=False) is None
+
+
+def test_what_a_request_costs_beside_its_tokens_is_covered_first() -> None:
+    price = replace(PRICE, request_rate_p=1_000)
+    terms = {"prompt_tokens": 100, "max_tokens": 10}
+    assert plan(price, available_p=1_029, shrinkable=True, **terms) is None
+    found = plan(price, available_p=1_030, shrinkable=True, **terms)
+    assert found is not None
+    assert (found.prompt_tokens, found.completion_tokens, found.amount_p) == (1, 1, 1_030)
 
 
 @given(

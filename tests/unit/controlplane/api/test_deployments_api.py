@@ -11,7 +11,7 @@ from support.orders import BARE, DEDICATED, PUBLIC_KEY, stock
 from support.rest_orders import change, order, ordered, refused
 from support.shop import Customer, Shop
 
-from controlplane.billing import gpu_stops, gpu_time
+from controlplane.billing.gpu import intervals, stops
 from controlplane.deployments.models import Deployment
 from controlplane.registry.leases import Lease
 
@@ -235,9 +235,9 @@ def live(shop: Shop, customer: Customer, seconds: float) -> None:
     )
     end = datetime.fromtimestamp(start + seconds + 1, UTC)
     with shop.sessions.begin() as session:
-        gpu_time.extend(session, [proof], end)
-        gpu_time.charge(session, end)
-        gpu_stops.stop_broke(session, end)
+        intervals.extend(session, [proof], end)
+        intervals.charge(session, end)
+        stops.stop_broke(session, end)
 
 
 def test_a_deployment_tells_what_it_cost(

@@ -37,7 +37,8 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
     [
         *("up", "down", "status", "gateway", "api", "jobs", "beat", "migrate", "config", "doctor"),
         *("tenants create", "tenants list", "tenants suspend", "tenants activate"),
-        *("keys create", "keys list", "keys revoke", "prices list", "prices publish"),
+        *("keys create", "keys list", "keys revoke"),
+        *(f"prices {it}" for it in ("list", "publish", "preview", "show", "calendars", "import")),
         *("top-up", "balance", "usage", "ledger", "ledger export", "books"),
         *(f"deployments {it}" for it in ("create", "list", "show", "set", "stop", "start")),
         *(f"deployments {it}" for it in ("delete", "events", "usage", "configurations")),

@@ -39,7 +39,9 @@ def test_a_key_proves_its_tenant(shop: Shop) -> None:
     customer = shop.customer()
     with shop.sessions.begin() as session:
         principal = keys.authenticate(session, PEPPER, customer.token)
-    assert principal == keys.Principal(customer.tenant_id, customer.project_id, customer.api_key_id)
+    assert principal == keys.Principal(
+        customer.tenant_id, customer.project_id, customer.api_key_id, frozenset(keys.ALL_SCOPES)
+    )
 
 
 def test_a_well_formed_but_unknown_key_is_nobody(shop: Shop) -> None:

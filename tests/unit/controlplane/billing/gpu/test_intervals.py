@@ -2,108 +2,26 @@
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
-from support.shop import Customer, Shop
+from support.gpu_meter import RATE_P, START, USD, Meter, at, cost_p
+from support.shop import Shop
 
 from controlplane.accounts import ledger
-from controlplane.billing import gpu_stops, gpu_time
+from controlplane.billing.gpu import intervals
 from controlplane.db import uuid7
 from controlplane.deployments import rows
 from controlplane.deployments.models import Deployment, GpuInterval
-from controlplane.pricing import gpu
-from controlplane.registry.leases import Lease
 from controlplane.usage.records import TokenUsage
-
-START = 1_900_000_000.0  # after the orders that tests make
-RATE_P = 7_201_003_600_007  # an hour is no multiple of it
-USD = 10**12
-
-
-def at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(START + seconds, UTC)
-
-
-class Meter:
-    """Replicas of one customer, their proofs, and the clock."""
-
-    def __init__(self, shop: Shop, customer: Customer) -> None:
-        self.shop = shop
-        self.customer = customer
-        self.now = 0.0
-        self.publish_price(RATE_P)
-        with shop.sessions.begin() as session:
-            self.deployment = rows.add(
-                session,
-                tenant_id=customer.tenant_id,
-                namespace="fp-t",
-                name="bot",
-                path="dedicated",
-                spec={},
-                idempotency_key=None,
-            )
-
-    def publish_price(
-        self, rate_p: int, from_seconds: float = -60, kind: str = "on_demand"
-    ) -> None:
-        with self.shop.sessions.begin() as session:
-            gpu.publish(
-                session,
-                configuration="h200-x4",
-                kind="spot" if kind == "spot" else "on_demand",
-                rate_p_per_hour=rate_p,
-                effective_from=at(from_seconds),
-            )
-
-    def proof(self, uid: uuid.UUID, since: float, until: float, **fields: object) -> Lease:
-        given: dict[str, object] = {
-            "uid": str(uid),
-            "replica": "bot-0",
-            "deployment": "fp-t/bot",
-            "path": "dedicated",
-            "tenant_id": str(self.customer.tenant_id),
-            "configuration": "h200-x4",
-            "gpus": 4,
-            "spot": False,
-            "alive_since": START + since,
-            "published_at": START + until,
-        }
-        return Lease(**(given | fields))  # type: ignore[arg-type]
-
-    def see(self, *proofs: Lease) -> int:
-        self.now = max([self.now, *(it.published_at - START for it in proofs)])
-        with self.shop.sessions.begin() as session:
-            return gpu_time.extend(session, proofs, at(self.now))
-
-    def charge(self, wait_seconds: float = 0) -> None:
-        self.now += wait_seconds
-        count = 1
-        while count:
-            with self.shop.sessions.begin() as session:
-                count = gpu_time.charge(session, at(self.now))
-        with self.shop.sessions.begin() as session:
-            gpu_stops.stop_broke(session, at(self.now))
-
-    def interval(self, uid: uuid.UUID) -> GpuInterval:
-        with self.shop.sessions.begin() as session:
-            return session.get_one(GpuInterval, uid)
-
-    def balance_p(self) -> int:
-        return self.shop.balance(self.customer).balance_p
 
 
 @pytest.fixture
 def meter(shop: Shop) -> Meter:
     return Meter(shop, shop.customer(100 * USD))
-
-
-def cost_p(seconds: float, rate_p: int = RATE_P) -> int:
-    return rate_p * round(seconds * 1000) // 3_600_000
 
 
 def test_a_life_is_billed_by_the_minute_and_its_rest_at_the_end(meter: Meter) -> None:
@@ -155,7 +73,7 @@ def test_nothing_is_billed_from_before_it_was_ordered(meter: Meter) -> None:
 def test_a_proof_from_the_future_proves_nothing_beyond_now(meter: Meter) -> None:
     uid = uuid.uuid4()
     with meter.shop.sessions.begin() as session:
-        gpu_time.extend(session, [meter.proof(uid, 0, 9999)], at(100))
+        intervals.extend(session, [meter.proof(uid, 0, 9999)], at(100))
     assert meter.interval(uid).proven_ms == 100_000
 
 
@@ -320,8 +238,8 @@ def test_any_schedule_of_crashes_has_the_same_total(
     for pause, crash_seeing, crash_charging in schedule:
         now += pause
         proof = meter.proof(uid, 0, now)
-        maybe_crash(meter, lambda s, p=proof: gpu_time.extend(s, [p], at(10**6)), crash_seeing)
-        maybe_crash(meter, lambda s, n=now: gpu_time.charge(s, at(n)), crash_charging)
+        maybe_crash(meter, lambda s, p=proof: intervals.extend(s, [p], at(10**6)), crash_seeing)
+        maybe_crash(meter, lambda s, n=now: intervals.charge(s, at(n)), crash_charging)
     last = meter.proof(uid, 0, now + 1, ended=True)
     meter.see(last)
     meter.see(last)
@@ -338,6 +256,6 @@ def test_intervals_are_claimed_by_one_process_each(meter: Meter) -> None:
     for _ in range(3):
         meter.see(meter.proof(uuid.uuid4(), 0, 120))
     with meter.shop.sessions.begin() as first, meter.shop.sessions.begin() as second:
-        assert gpu_time.charge(first, at(120)) == 3
-        assert gpu_time.charge(second, at(120)) == 0
+        assert intervals.charge(first, at(120)) == 3
+        assert intervals.charge(second, at(120)) == 0
     assert meter.balance_p() == 100 * USD - 3 * cost_p(120)

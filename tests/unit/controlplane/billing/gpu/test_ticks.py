@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.billing.gpu_ticks import LONGEST_TICK_MS, Life, extended, tick
+from controlplane.billing.gpu.ticks import LONGEST_TICK_MS, Life, extended, tick
 from controlplane.pricing.rating import gpu_time_p
 
 rates = st.integers(0, 10**16)

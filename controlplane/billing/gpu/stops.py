@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, Numeric, Select, case, cast, func, or_, se
 from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account
-from controlplane.billing.gpu_ticks import PATIENCE_MS, TICK_MS
-from controlplane.billing.gpu_time import UNBILLED_MS
+from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing.rating import MS_PER_HOUR
 
+_UNBILLED_MS = GpuInterval.proven_ms - GpuInterval.billed_ms
 _RECENT = timedelta(milliseconds=PATIENCE_MS)
 
 
@@ -41,15 +41,15 @@ def _broke(now: datetime) -> Select[uuid.UUID]:
     rate_p = cast(GpuInterval.rate_p_per_hour, Numeric)
     ahead_ms = case((GpuInterval.ended_at.is_(None), TICK_MS), else_=0)
     needed_p = func.greatest(
-        func.sum(rate_p * (UNBILLED_MS + ahead_ms)) / MS_PER_HOUR,
+        func.sum(rate_p * (_UNBILLED_MS + ahead_ms)) / MS_PER_HOUR,
         func.max(rate_p) * TICK_MS / MS_PER_HOUR,
     )
     return (
         select(GpuInterval.tenant_id)
         .join(Account, Account.tenant_id == GpuInterval.tenant_id)
         .where(*_recent(now))
-        .group_by(GpuInterval.tenant_id, Account.balance_p)
-        .having(Account.balance_p < func.floor(needed_p))
+        .group_by(GpuInterval.tenant_id, Account.balance_p, Account.credit_limit_p)
+        .having(Account.balance_p + Account.credit_limit_p < func.floor(needed_p))
     )
 
 

@@ -1,7 +1,8 @@
 """How much of a replica's life is proven, and what of it falls due. Pure.
 
-Called by `gpu_time`. Lives are told in proofs: "alive without a break from then until then". Proofs
-may come late, twice or not at all; a millisecond counts once, and only if a proof covers it.
+Called by `lives` and `charges`. Lives are told in proofs: "alive without a break from then until
+then". Proofs may come late, twice or not at all; a millisecond counts once, and only if a proof
+covers it.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,32 @@
+"""What an app keeps for its routes. Made by `app`, read by `contract` and `deps`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from controlplane.api.callers import Prover
+from controlplane.deployments.orders import Terms
+
+if TYPE_CHECKING:
+    from controlplane.api.contract import Contract
+
+
+@dataclass(frozen=True, slots=True)
+class ApiState:
+    """`request.app.state.api`.
+
+    Attributes:
+        readers: by path, the routes that show what can be changed there.
+    """
+
+    sessions: sessionmaker[Session]
+    prover: Prover
+    terms: Terms
+    readers: Mapping[str, "Contract"]
+
+    @property
+    def pepper(self) -> bytes:
+        """What keys are hashed with."""
+        return self.prover.pepper

@@ -1,0 +1,1 @@
+"""GPU time and volumes: from proofs to charges, warnings and stops."""

@@ -1,0 +1,1 @@
+"""Invoices: one a tenant and month, made from the ledger, immutable once final."""

@@ -1,0 +1,1 @@
+"""What tenants are told by calling their own servers: endpoints, notices and deliveries."""

@@ -1,0 +1,183 @@
+"""The matrix of roles and routes, walked by real calls; and nobody sees what is another's."""
+
+import re
+import uuid
+from collections.abc import Callable, Sequence
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.testclient import TestClient
+from support.orders import stock
+from support.rest_orders import ordered
+from support.shop import PEPPER, Customer, Shop
+
+from controlplane.api import contract, policy
+from controlplane.api.app import ADMIN_ROUTERS, TENANT_ROUTERS
+from controlplane.api.contract import MUTATING, Contract
+from controlplane.errors import StartupError
+from controlplane.tenants import keys
+from controlplane.usage.records import TokenUsage
+
+AsTenant = Callable[[str], TestClient]
+SCOPES_OF = {
+    "owner": ["own"],
+    "developer": ["manage"],
+    "viewer": ["read"],
+    "none": ["inference"],
+}
+NOBODYS = "019b76da-a800-7000-8000-00000000ffff"
+
+
+def routes(routers: Sequence[APIRouter]) -> list[tuple[str, str]]:
+    """Every method and path template of the routers."""
+    return [
+        (method, route.path)
+        for router in routers
+        for route in router.routes
+        if isinstance(route, Contract)
+        for method in sorted(route.methods or ())
+    ]
+
+
+def call(client: TestClient, method: str, path: str) -> tuple[int, str]:
+    """Call a route about things that are not there; return the status and the error's code."""
+    url = re.sub(r"\{\w*id\}", NOBODYS, path)
+    answer = client.request(method, re.sub(r"\{\w+\}", "nothing", url), json={})
+    return answer.status_code, answer.json().get("error", {}).get("code", "") if (
+        answer.status_code >= 400
+    ) else ""
+
+
+def walk(client: TestClient, routers: Sequence[APIRouter], role: str) -> None:
+    for method, path in routes(routers):
+        allowed = policy.roles(method, path)
+        assert allowed is not None
+        status, code = call(client, method, path)
+        if allowed in (policy.KNOWN, policy.PUBLIC) or role in allowed:
+            assert status not in (401, 403), (role, method, path, status)
+        else:
+            assert (status, code) == (403, "permission_denied"), (role, method, path)
+
+
+@pytest.mark.parametrize("role", sorted(policy.STAFF))
+def test_staff_gets_exactly_where_the_policy_says(
+    admin_app: FastAPI, shop: Shop, role: str
+) -> None:
+    with shop.sessions.begin() as session:
+        _, token = keys.issue_admin(session, PEPPER, name=role, role=role)
+    with TestClient(admin_app, headers={"authorization": f"Bearer {token}"}) as client:
+        walk(client, ADMIN_ROUTERS, role)
+
+
+@pytest.mark.parametrize("role", sorted(SCOPES_OF))
+def test_members_get_exactly_where_the_policy_says(
+    as_tenant: AsTenant, shop: Shop, role: str
+) -> None:
+    with shop.sessions.begin() as session:
+        _, token = keys.issue(
+            session,
+            PEPPER,
+            tenant_id=shop.customer().tenant_id,
+            name=role,
+            scopes=SCOPES_OF[role],
+        )
+    walk(as_tenant(token), TENANT_ROUTERS, role)
+
+
+@pytest.mark.parametrize("side", ["admin", "tenant"])
+def test_strangers_get_nowhere(
+    admin_app: FastAPI, tenant_app: FastAPI, shop: Shop, admin_key: str, side: str
+) -> None:
+    app, routers = (admin_app, ADMIN_ROUTERS) if side == "admin" else (tenant_app, TENANT_ROUTERS)
+    of_the_other_side = shop.customer().token if side == "admin" else admin_key
+    for token in ("", "a.b.c", of_the_other_side):
+        with TestClient(app, headers={"authorization": f"Bearer {token}"}) as nobody:
+            for method, path in routes(routers):
+                if policy.roles(method, path) != policy.PUBLIC:
+                    assert call(nobody, method, path) == (401, "invalid_api_key"), (method, path)
+
+
+def test_every_row_is_of_a_route_there_is() -> None:
+    there = {f"{method} {path}" for method, path in routes((*ADMIN_ROUTERS, *TENANT_ROUTERS))}
+    assert set(policy.POLICY) == there | {"GET /health"}
+
+
+def test_no_row_mixes_the_platforms_roles_with_the_tenants() -> None:
+    for row, allowed in policy.POLICY.items():
+        side = policy.STAFF if "/admin/" in row else policy.MEMBER
+        assert allowed <= side or allowed in (policy.KNOWN, policy.PUBLIC), row
+
+
+def test_a_viewer_changes_nothing_and_support_little() -> None:
+    def changing(role: str) -> set[str]:
+        rows = {row for row, allowed in policy.POLICY.items() if role in allowed}
+        return {row for row in rows if row.split()[0] in MUTATING}
+
+    assert changing("viewer") == set()
+    assert changing("support") == {
+        "PATCH /admin/v1/tenants/{tenant_id}",
+        "DELETE /admin/v1/keys/{key_id}",
+    }
+
+
+def test_a_route_in_no_policy_stops_the_start() -> None:
+    router = APIRouter(route_class=Contract)
+    router.add_api_route("/v1/forgotten", lambda: None, methods=["GET"])
+    with pytest.raises(StartupError, match="GET /v1/forgotten is not in the policy"):
+        contract.check([router])
+
+
+def test_a_route_outside_the_contract_stops_the_start() -> None:
+    router = APIRouter()
+    router.add_api_route("/v1/account", lambda: None, methods=["GET"])
+    with pytest.raises(StartupError, match="/v1/account is no Contract"):
+        contract.check([router])
+
+
+BODIES: dict[str, object] = {
+    "PATCH /v1/projects/{project_id}": {"name": "taken over"},
+    "PATCH /v1/members/{member_id}": {"role": "viewer"},
+    "PATCH /v1/deployments/{deployment_id}": {"spec": {"replicas": 2}},
+    "POST /v1/deployments/{deployment_id}/ssh-keys": {"name": "eve", "public_key": "ssh-rsa AAAA"},
+}
+
+
+@pytest.fixture
+def owned(shop: Shop, as_tenant: AsTenant) -> dict[str, str]:
+    """Ids of things that one tenant has, by what routes call them."""
+    with shop.sessions.begin() as session:
+        stock(session)
+    customer = shop.customer(100 * 10**12)
+    request_id = shop.hold(customer)
+    shop.stage(shop.trace(customer, request_id, TokenUsage(1, 2, 3, 0)))
+    shop.settle()
+    owner = as_tenant(customer.token)
+    member = owner.post("/v1/members", json={"email": "a@example.com", "role": "owner"}).json()
+    return {
+        "key_id": str(customer.api_key_id),
+        "project_id": str(customer.project_id),
+        "member_id": member["id"],
+        "deployment_id": ordered(owner)["id"],
+        "request_id": str(request_id),
+    }
+
+
+def test_what_is_anothers_is_as_unknown_as_what_is_not(
+    as_tenant: AsTenant, shop: Shop, owned: dict[str, str]
+) -> None:
+    other: Customer = shop.customer(100 * 10**12)
+    eve = as_tenant(other.token)
+    walked = 0
+    for method, path in routes(TENANT_ROUTERS):
+        names = re.findall(r"\{(\w+_id)\}", path)
+        if not names:
+            continue
+        walked += 1
+        answers = []
+        for found in (owned[names[0]], str(uuid.uuid4())):
+            url = path.replace(f"{{{names[0]}}}", found).replace("{name}", "default")
+            answer = eve.request(method, url, json=BODIES.get(f"{method} {path}", {}))
+            answers.append((answer.status_code, answer.text.replace(found, "ID")))
+        assert answers[0] == answers[1], (method, path)
+        assert answers[0][0] == 404, (method, path, answers)
+    assert walked >= 14
