@@ -20,6 +20,7 @@ from controlplane.audit import models as audit_models
 from controlplane.billing.invoices import models as invoice_models
 from controlplane.billing.reconcile import models as reconcile_models
 from controlplane.db import Base, open_engine
+from controlplane.deployments import commitments as commitments_models
 from controlplane.deployments import models as deployments_models
 from controlplane.errors import StartupError
 from controlplane.pricing import models as pricing_models
@@ -37,6 +38,7 @@ _OWNERS = (
     accounts_models,
     usage_models,
     deployments_models,
+    commitments_models,
     reconcile_models,
     audit_models,
     webhooks_models,

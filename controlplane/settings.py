@@ -34,6 +34,24 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="secret that API keys are hashed with and cache salts derive from; keep it",
     )
+    key_pepper_previous: SecretStr = Field(
+        default=SecretStr(""),
+        description="the pepper before, while keys that it hashed are in use: `flashplane keys "
+        "peppers`",
+    )
+    audit_anchor_file: Path | None = Field(
+        default=None,
+        description="file outside the database that vouches for the audit log hourly; none: no "
+        "anchors",
+    )
+    audit_key_file: Path | None = Field(
+        default=None,
+        description="Ed25519 key that signs the anchors, made when missing; none: beside them",
+    )
+    webhooks_to_loopback: bool = Field(
+        default=False,
+        description="whether webhooks may go to this machine, without TLS too: for trying them out",
+    )
     data_dir: Path = Field(
         default=Path(".flashplane"), description="folder in which `flashplane up` keeps everything"
     )
@@ -234,6 +252,11 @@ class Settings(BaseSettings):
     operator_port: int = Field(
         default=9090, ge=0, le=65535, description="port of the operator's health and metrics"
     )
+
+    def peppers(self) -> tuple[bytes, ...]:
+        """Return the pepper, and the one before while it is still good, newest first."""
+        told = (self.key_pepper, self.key_pepper_previous)
+        return tuple(pepper.get_secret_value().encode() for pepper in told if pepper)
 
 
 # What programs need to run at all; everything else may be a secret.

@@ -5,9 +5,11 @@ RULES = (
         "unpaid_storage",
         "a volume's interval is paid or waived to the millisecond (I9)",
         """
-        SELECT id::text, billed_p + waived_p, div(rate_p_per_hour::numeric * billed_ms, 3600000)
+        SELECT id::text, billed_p + waived_p,
+            rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
         FROM volume_intervals
-        WHERE billed_p + waived_p <> div(rate_p_per_hour::numeric * billed_ms, 3600000)
+        WHERE billed_p + waived_p
+            <> rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
         """,
     ),
     (
@@ -67,6 +69,47 @@ RULES = (
             GROUP BY charged.interval_id
         ) l ON l.interval_id = i.id
         WHERE coalesce(i.credited_p, 0) <> coalesce(l.sum_p, 0)
+        """,
+    ),
+    (
+        "wrong_commitment_dues",
+        "what was collected of commitments is what the ledger moved",
+        """
+        SELECT coalesce(d.tenant_id, l.tenant_id)::text, coalesce(d.paid_p, 0),
+            coalesce(l.sum_p, 0)
+        FROM (
+            SELECT tenant_id, sum(paid_p) AS paid_p FROM commitment_dues GROUP BY tenant_id
+        ) d FULL JOIN (
+            SELECT t.tenant_id, sum(e.amount_p) AS sum_p
+            FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+            WHERE t.kind = 'commitment' AND e.amount_p > 0 GROUP BY t.tenant_id
+        ) l ON l.tenant_id = d.tenant_id
+        WHERE coalesce(d.paid_p, 0) <> coalesce(l.sum_p, 0)
+        """,
+    ),
+)
+# A replica may change its rate at the end of a tick, to a reservation's and back.
+CHANGED = (
+    (
+        "unpaid_gpu_time",
+        "a GPU interval is paid or waived to the millisecond (I9)",
+        """
+        SELECT id::text, billed_p + waived_p,
+            rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
+        FROM gpu_intervals
+        WHERE billed_p + waived_p
+            <> rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
+        """,
+    ),
+    (
+        "excessive_gpu_charges",
+        "a GPU charge is at most rate x time, rounded up (I9)",
+        """
+        SELECT t.id::text, e.amount_p,
+            div(t.rate_p_per_hour::numeric * (t.to_ms - t.from_ms) + 3599999, 3600000)
+        FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+        WHERE t.kind = 'gpu_time' AND e.amount_p
+            > div(t.rate_p_per_hour::numeric * (t.to_ms - t.from_ms) + 3599999, 3600000)
         """,
     ),
 )

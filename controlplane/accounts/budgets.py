@@ -132,6 +132,14 @@ def spend(session: Session, *, tenant_id: uuid.UUID, amount_p: int) -> None:
     write(session, limits)
 
 
+def exhausted(session: Session, *, tenant_id: uuid.UUID) -> Limit | None:
+    """Return a budget of the tenant as a whole that is used up in its present period."""
+    for limit in of_tenant(session, tenant_id=tenant_id):
+        if limit.scope == "tenant" and limit.spent_p >= limit.limit_p:
+            return limit
+    return None
+
+
 def write(session: Session, limits: Iterable[Limit]) -> None:
     """Write budgets back, in one statement, and tell their tenants of thresholds just crossed."""
     rows = list(limits)

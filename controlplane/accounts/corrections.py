@@ -18,6 +18,7 @@ from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import Account, LedgerEntry, LedgerTransaction
 from controlplane.errors import Conflict, InsufficientBalance, NotFound, UnprocessableRequest
 from controlplane.money import MAX_ENTRY_P, p_to_usd
+from controlplane.tenants import tenants
 
 # A refund returns what was taken wrongly, a waiver what is not insisted on; both name the charge. A
 # credit note may, or is a gesture.
@@ -199,6 +200,7 @@ def _lock(session: Session, tenant_id: uuid.UUID, platform: str) -> LockedFunds:
     accounts = funds.lock(session, tenant_ids=[tenant_id], platform=[platform])
     if tenant_id not in accounts.by_tenant:
         raise NotFound(f"There is no tenant {tenant_id}.")
+    tenants.living(session, tenant_id=tenant_id)
     return accounts
 
 

@@ -21,6 +21,7 @@ from controlplane.db import copy_in, uuid7
 from controlplane.errors import Conflict, NotFound, UnprocessableRequest
 from controlplane.money import MAX_ENTRY_P, p_to_usd, rate_p_to_usd_per_million
 from controlplane.pricing.rating import ChargeLine
+from controlplane.tenants import tenants
 
 _CLASS_WORDS = {
     "hit": "cache-hit input tokens",
@@ -185,7 +186,7 @@ def top_up(
     Raises:
         UnprocessableRequest: the amount is not positive, or beyond one ledger entry.
         NotFound: no such tenant.
-        Conflict: the key was used for another top-up.
+        Conflict: the key was used for another top-up, or the tenant is deleted.
     """
     if not 0 < amount_p <= MAX_ENTRY_P:
         raise UnprocessableRequest("A top-up must be above zero.", param="amount_usd")
@@ -197,6 +198,7 @@ def top_up(
     earlier = _topped_up(session, idempotency_key, account, amount_p)
     if earlier is not None:
         return earlier
+    tenants.living(session, tenant_id=tenant_id)
     posting = Posting(
         kind="top_up",
         tenant_id=tenant_id,

@@ -14,10 +14,14 @@ from controlplane.api import (
     account,
     admin_deployments,
     admin_keys,
+    audit,
     books,
+    burn,
+    commitments,
     contract,
     corrections,
     deployments,
+    erasure,
     errors,
     exports,
     gpu_prices,
@@ -30,6 +34,7 @@ from controlplane.api import (
     reconcile,
     storage_prices,
     tenants,
+    webhooks,
 )
 from controlplane.api.callers import Prover
 from controlplane.api.oidc import Verifier
@@ -41,28 +46,37 @@ from controlplane.settings import Settings
 
 ADMIN_ROUTERS = (
     tenants.router,
-    corrections.router,
+    erasure.router,
     keys.admin_router,
     projects.admin_router,
     members.admin_router,
     admin_keys.router,
     models.router,
+    corrections.router,
     prices.router,
     gpu_prices.router,
     storage_prices.router,
+    commitments.admin_router,
+    burn.admin_router,
     admin_deployments.router,
     books.router,
     exports.router,
     reconcile.router,
     organization.admin_router,
+    audit.admin_router,
+    webhooks.admin_router,
 )
 TENANT_ROUTERS = (
     account.router,
     keys.router,
     projects.router,
     members.router,
+    commitments.tenant_router,
+    burn.tenant_router,
     deployments.router,
     organization.router,
+    audit.tenant_router,
+    webhooks.tenant_router,
 )
 
 
@@ -101,6 +115,7 @@ def _create(settings: Settings, title: str, routers: Sequence[APIRouter]) -> Fas
     app.state.api = ApiState(
         sessions=session_factory(engine),
         prover=Prover(settings.key_pepper.get_secret_value().encode(), _verifier(settings)),
+        webhooks_to_loopback=settings.webhooks_to_loopback,
         terms=Terms(settings.operator_namespace, settings.default_weights),
         readers=contract.readers(routers),
     )

@@ -18,12 +18,14 @@ class ApiState:
     """`request.app.state.api`.
 
     Attributes:
+        webhooks_to_loopback: whether webhooks may go to this machine.
         readers: by path, the routes that show what can be changed there.
     """
 
     sessions: sessionmaker[Session]
     prover: Prover
     terms: Terms
+    webhooks_to_loopback: bool
     readers: Mapping[str, "Contract"]
 
     @property

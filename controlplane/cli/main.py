@@ -9,6 +9,7 @@ from controlplane.cli import (
     admin,
     admin_key,
     announce,
+    audit,
     configuration,
     credit,
     deployments,
@@ -48,6 +49,7 @@ Customers and money, with the running product:
     flashplane ledger export --format beancount
     flashplane books
     flashplane reconcile           bills, ledger and engines' journals, held against each other
+    flashplane audit verify         whether anybody touched the record of who did what
 
 Prices, by the hour of the day if need be:
 
@@ -104,6 +106,7 @@ ledger.add_to(app)
 credit.add_to(app)
 prices.add_to(app)
 admin_key.add_to(app)
+audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
 scrub.add_to(app)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.accounts.models import BalanceType
 from controlplane.db import Base, uuid7
+from controlplane.deployments.commitments import Commitment
 from controlplane.tenants.models import Tenant
 
 
@@ -76,8 +77,9 @@ class Deployment(Base):
 class _Metered:
     """A proven life and what of it has been paid.
 
-    `proven_ms` is the sum of its unbroken parts. `billed_ms` of it have been dealt with:
-    billed_p + waived_p = floor(rate_p_per_hour x billed_ms / 3.6M), always.
+    `proven_ms` is the sum of its unbroken parts. `billed_ms` of it have been dealt with. The rate
+    holds from `rated_from_ms` of them on, when `rated_p` had been dealt with:
+    billed_p + waived_p = rated_p + floor(rate x (billed_ms - rated_from_ms) / 3.6M), always.
     """
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # the object's uid in the cluster
@@ -94,14 +96,18 @@ class _Metered:
     billed_ms: Mapped[int] = mapped_column(BigInteger, default=0)
     billed_p: Mapped[int] = mapped_column(BalanceType, default=0)
     waived_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    rated_from_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    rated_p: Mapped[int] = mapped_column(BalanceType, default=0)
 
 
 def _metered(table: str) -> tuple[CheckConstraint | Index, ...]:
     return (
         CheckConstraint("billed_ms BETWEEN 0 AND proven_ms", name="billed_is_proven"),
         CheckConstraint("billed_p >= 0 AND waived_p >= 0", name="sums"),
+        CheckConstraint("rated_from_ms BETWEEN 0 AND billed_ms", name="rate_is_of_its_life"),
         CheckConstraint(
-            "billed_p + waived_p = div(rate_p_per_hour::numeric * billed_ms, 3600000)",
+            "billed_p + waived_p = rated_p"
+            " + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)",
             name="exact_sum",
         ),
         Index(f"ix_{table}_unbilled", "id", postgresql_where=text("billed_ms < proven_ms")),
@@ -111,8 +117,12 @@ def _metered(table: str) -> tuple[CheckConstraint | Index, ...]:
 
 
 class GpuInterval(_Metered, Base):
-    """A replica's proven life. `credited_p` is None until its end has been judged by the policy
-    of interrupted spot time, then what was given back."""
+    """A replica's proven life.
+
+    `list_p_per_hour` was pinned when it began, and is its rate while it has no place in a
+    reservation. `credited_p` is None until its end has been judged by the policy of interrupted
+    spot time, then what was given back.
+    """
 
     __tablename__ = "gpu_intervals"
     __table_args__ = (
@@ -131,6 +141,8 @@ class GpuInterval(_Metered, Base):
     configuration: Mapped[str]
     gpus: Mapped[int]
     spot: Mapped[bool]
+    list_p_per_hour: Mapped[int] = mapped_column(BigInteger)
+    commitment_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Commitment.id), index=True)
     interrupted: Mapped[bool] = mapped_column(default=False)
     credited_p: Mapped[int | None] = mapped_column(BalanceType)
 

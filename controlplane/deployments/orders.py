@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from controlplane.accounts import ledger
+from controlplane.accounts import budgets, ledger
 from controlplane.crd.base import Path
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpointSpec
@@ -30,6 +30,7 @@ from controlplane.deployments.quote import (
 )
 from controlplane.deployments.specs import Json, Spec
 from controlplane.errors import (
+    BudgetExceeded,
     InsufficientBalance,
     ModelNotFound,
     NotResponsible,
@@ -103,7 +104,7 @@ def _parsed(session: Session, order: Order, terms: Terms) -> Spec:
             "A serverless pool has no tenant; every other deployment has one.", param="tenant_id"
         )
     if order.tenant_id is not None:
-        tenants.get(session, tenant_id=order.tenant_id)
+        tenants.living(session, tenant_id=order.tenant_id)
     given = order.spec
     if order.path is not Path.BARE and "weights" not in given:
         given = {**given, "weights": terms.default_weights}
@@ -248,6 +249,9 @@ def _require_money(
         raise InsufficientBalance(
             "The balance does not cover a minute of this and of what runs: top up first."
         )
+    budget = budgets.exhausted(session, tenant_id=tenant_id)
+    if budget is not None:
+        raise BudgetExceeded(f"Budget exceeded: {budget.words} is used up.")
 
 
 def _minute_p(spec: Spec, prices: Market) -> int:

@@ -25,21 +25,25 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane import log
+from controlplane.audit import anchors
 from controlplane.billing import settlement
 from controlplane.billing.gpu import metering
 from controlplane.billing.gpu.metering import Policy
-from controlplane.billing.invoices import lifecycle
+from controlplane.billing.invoices import coverage, lifecycle
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.billing.reconcile import comparison, recovery, witnesses
 from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
+from controlplane.errors import StartupError
 from controlplane.metrics import USAGE_WAITING
 from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
 from controlplane.tenants import answers
 from controlplane.usage import partitions, rollups
+from controlplane.webhooks import delivery
+from controlplane.webhooks.courier import Courier
 
 QUEUE = "flashplane-jobs"
 MOST_UNREAD = 8
@@ -54,8 +58,10 @@ EVERY_SECONDS = {
     "roll_up": 2.0,
     "keep_partitions": 3600.0,
     "forget_answers": 600.0,
+    "deliver_webhooks": 1.0,
 }
 PROJECT_SECONDS = 2.0
+ANCHOR_SECONDS = 3600.0
 # Invoices wait for the next tick after that long: charges wait behind them.
 INVOICING_SECONDS = 2.0
 OUTAGES = (exc.OperationalError, exc.InterfaceError)
@@ -89,6 +95,8 @@ app.conf.update(
     beat_scheduler="controlplane.jobs.app:PatientScheduler",
     beat_schedule={name: _ticked(name, seconds) for name, seconds in EVERY_SECONDS.items()},
 )
+if _settings.audit_anchor_file is not None:
+    app.conf.beat_schedule["anchor_audit"] = _ticked("anchor_audit", ANCHOR_SECONDS)
 if _settings.project_deployments:
     app.conf.beat_schedule["project"] = _ticked("project", PROJECT_SECONDS)
 
@@ -200,7 +208,7 @@ def keep_partitions() -> None:
     """Make the partitions of the months to come; drop usage that has been kept long enough."""
     now, keep_days = datetime.now(UTC), _settings.usage_retention_days
     _tick(lambda session: partitions.keep(session, now))
-    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=_is_invoiced)):
+    while _tick(lambda s: partitions.expire(s, now, keep_days=keep_days, invoiced=coverage.covers)):
         pass
     while _tick(lambda s: rollups.forget_minutes(s, now - timedelta(days=keep_days))):
         pass
@@ -214,6 +222,36 @@ def forget_answers() -> None:
 
 
 @app.task
+def deliver_webhooks() -> None:
+    """Set off with the webhooks that are due; nobody waits here until they have arrived."""
+    try:
+        _courier().tick()
+    except OUTAGES:
+        _log.warning("database_unavailable")
+
+
+@cache
+def _courier() -> Courier:
+    sessions = session_factory(open_engine(_settings.database_url, pool_size=2))
+    return Courier(
+        sessions,
+        delivery.Terms(peppers=_settings.peppers(), allow_loopback=_settings.webhooks_to_loopback),
+    )
+
+
+@app.task
+def anchor_audit() -> None:
+    """Vouch outside the database for how far the audit chains have come."""
+    file = _settings.audit_anchor_file
+    assert file is not None
+    try:
+        key = anchors.load_key(_settings.audit_key_file or file.with_suffix(".key"))
+        _tick(lambda session: anchors.append(session, file, key))
+    except (OSError, StartupError) as error:
+        _log.error("audit_not_anchored", extra={"reason": str(error)})
+
+
+@app.task
 def project() -> None:
     """Make the cluster say what the deployments' rows say, and the rows what it answers."""
     namespace = _settings.operator_namespace
@@ -222,11 +260,6 @@ def project() -> None:
         _tick(lambda s: projection.observe(s, _cluster(), catalogue_namespace=namespace))
     except ClusterError as error:
         _log.warning("cluster_unavailable", extra={"reason": str(error)})
-
-
-def _is_invoiced(session: Session, since: datetime, until: datetime) -> bool:
-    """Whether all that was used in a time is on final invoices; nothing is dropped before."""
-    return False
 
 
 @cache

@@ -84,6 +84,11 @@ class Layout:
         return self.root / "beat" / "schedule"
 
     @property
+    def audit_anchors(self) -> Path:
+        """The signed anchors of the audit log, with their key beside them."""
+        return self.root / "audit" / "anchors.jsonl"
+
+    @property
     def pods(self) -> Path:
         """What the pods of this machine's cluster have on disk, and the list of their processes."""
         return self.root / "pods"
@@ -105,7 +110,8 @@ class Layout:
     def wipe(self) -> None:
         """Remove everything `up` made. Call it as the owner, with nothing running."""
         folders = (self.postgres, self.valkey, self.model, self.journal, self.pods, self.logs)
-        for folder in (*folders, self.worker_journal.parent, self.beat_schedule.parent):
+        of_files = (self.worker_journal, self.beat_schedule, self.audit_anchors)
+        for folder in (*folders, *(file.parent for file in of_files)):
             if folder.exists():
                 shutil.rmtree(folder)
         if self.nobody.is_symlink():

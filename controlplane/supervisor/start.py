@@ -158,6 +158,9 @@ class Start:
                 "FLASHPLANE_KEY_PEPPER": secrets.key_pepper,
                 "FLASHPLANE_JOURNAL_DIR": os.fspath(self.layout.journal),
                 "FLASHPLANE_LOG_DIR": os.fspath(self.layout.logs),
+                "FLASHPLANE_AUDIT_ANCHOR_FILE": os.fspath(
+                    self.settings.audit_anchor_file or self.layout.audit_anchors
+                ),
                 "FLASHPLANE_DEFAULT_WEIGHTS": json.dumps(weights),
             }
         )

@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.errors import Conflict, Forbidden, NotFound, UnprocessableRequest
-from controlplane.tenants import projects
+from controlplane.tenants import projects, tenants
 from controlplane.tenants.models import AdminKey, ApiKey, Project, Tenant
 
 AnyKey = TypeVar("AnyKey", ApiKey, AdminKey)
@@ -99,11 +99,10 @@ def issue(
 
     Raises:
         NotFound: no such tenant, or no such project of it.
-        Conflict: the project is archived.
+        Conflict: the project is archived, or the tenant deleted.
         UnprocessableRequest: it would have expired already.
     """
-    if session.get(Tenant, tenant_id) is None:
-        raise NotFound(f"There is no tenant {tenant_id}.")
+    tenants.living(session, tenant_id=tenant_id)
     _check_expiry(expires_at)
     project = projects.get(session, tenant_id=tenant_id, project_id=project_id)
     if project.archived_at is not None:

@@ -8,7 +8,7 @@ import uuid
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from controlplane.errors import NotFound
+from controlplane.errors import Conflict, NotFound
 from controlplane.tenants.models import Tenant
 
 
@@ -21,6 +21,19 @@ def get(session: Session, *, tenant_id: uuid.UUID) -> Tenant:
     tenant = session.get(Tenant, tenant_id)
     if tenant is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
+    return tenant
+
+
+def living(session: Session, *, tenant_id: uuid.UUID) -> Tenant:
+    """Return a tenant that is not deleted.
+
+    Raises:
+        NotFound: no such tenant.
+        Conflict: it is deleted.
+    """
+    tenant = get(session, tenant_id=tenant_id)
+    if tenant.status == "deleted":
+        raise Conflict(f"The tenant {tenant_id} is deleted, for ever.")
     return tenant
 
 
@@ -37,8 +50,9 @@ def set_status(session: Session, *, tenant_id: uuid.UUID, status: str) -> Tenant
 
     Raises:
         NotFound: no such tenant.
+        Conflict: it is deleted.
     """
-    tenant = get(session, tenant_id=tenant_id)
+    tenant = living(session, tenant_id=tenant_id)
     tenant.status = status
     session.flush()
     return tenant

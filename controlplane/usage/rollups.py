@@ -59,24 +59,6 @@ _ROLL_UP = text(f"""
     )
     SELECT count(*) FROM taken
 """)
-_TOTALS = ", ".join(f"sum({name})" for name in SUMS)
-_DIFFERENCES = text(f"""
-    SELECT coalesce(f.tenant_id, e.tenant_id)::text, coalesce(f.sums, nothing.sums),
-           coalesce(e.sums, nothing.sums)
-    FROM (
-        SELECT tenant_id, ARRAY[{_TOTALS}] AS sums FROM (
-            SELECT tenant_id, {", ".join(SUMS)} FROM usage_rollups WHERE width_seconds = 3600
-            UNION ALL SELECT tenant_id, {", ".join(SUMS)} FROM usage_deltas
-        ) AS rolled GROUP BY tenant_id
-    ) AS f FULL JOIN (
-        SELECT tenant_id, ARRAY[{_TOTALS}] AS sums FROM (
-            SELECT tenant_id, 1 AS {", ".join(SUMS)} FROM usage_events
-            UNION ALL SELECT tenant_id, {", ".join(SUMS)} FROM usage_expired
-        ) AS raw GROUP BY tenant_id
-    ) AS e ON e.tenant_id = f.tenant_id
-    CROSS JOIN (SELECT array_fill(0::numeric, ARRAY[{len(SUMS)}]) AS sums) AS nothing
-    WHERE f.sums IS DISTINCT FROM e.sums
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +158,3 @@ def _part(
     if filters.models:
         query = query.where(table.model.in_(filters.models))
     return query
-
-
-def differences(session: Session) -> list[str]:
-    """Return what the sums say otherwise than the events, expired ones included; empty when exact.
-
-    Reads every event: for the check of the books, not for dashboards.
-    """
-    return [
-        f"{tenant_id} has {dict(zip(SUMS, found, strict=True))} in roll-ups, expected"
-        f" {dict(zip(SUMS, expected, strict=True))}"
-        for tenant_id, found, expected in session.execute(_DIFFERENCES)
-    ]

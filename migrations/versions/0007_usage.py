@@ -25,6 +25,7 @@ def upgrade() -> None:
     _tables()
     _tell()
     _fill()
+    _rules()
     op.create_index(
         "ix_ledger_transactions_costs",
         "ledger_transactions",
@@ -40,12 +41,12 @@ def downgrade() -> None:
     op.execute("UPDATE tenants SET status = 'suspended' WHERE status = 'deleted'")
     _statuses("status IN ('active', 'suspended')")
     op.drop_index("ix_ledger_transactions_costs", "ledger_transactions")
+    _old_rules()
     op.execute("DROP TRIGGER tells_usage ON usage_events")
     op.execute("DROP FUNCTION tell_usage")
     for table in ("usage_expired", "usage_rollups", "usage_deltas"):
         op.drop_table(table)
     with rules.set_aside("usage_events"):
-        op.execute("ALTER TABLE usage_events RENAME TO partitioned")
         _whole_again()
 
 
@@ -111,6 +112,7 @@ def _refer(references: dict[str, str]) -> None:
 
 
 def _whole_again() -> None:
+    op.execute("ALTER TABLE usage_events RENAME TO partitioned")
     op.execute(
         "CREATE TABLE usage_events (LIKE partitioned INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
     )
@@ -175,28 +177,6 @@ def _tables() -> None:
         *_group_columns(),
         *_sum_columns(),
         sa.CheckConstraint("width_seconds IN (60, 3600)", name=op.f("ck_usage_rollups_width")),
-        sa.ForeignKeyConstraint(
-            ["tenant_id", "api_key_id"],
-            ["api_keys.tenant_id", "api_keys.id"],
-            name=op.f("fk_usage_rollups_tenant_id_api_key_id"),
-        ),
-        sa.PrimaryKeyConstraint(
-            "tenant_id",
-            "width_seconds",
-            "start",
-            "api_key_id",
-            "model",
-            "path",
-            "band",
-            "thinking",
-            name=op.f("pk_usage_rollups"),
-        ),
-    )
-    op.create_index(
-        "ix_usage_rollups_minutes",
-        "usage_rollups",
-        ["start"],
-        postgresql_where=sa.text("width_seconds = 60"),
     )
     op.create_table(
         "usage_expired",
@@ -254,6 +234,78 @@ def _fill() -> None:
         SELECT 3600, date_bin('1 hour', start, 'epoch'::timestamptz), {group}, {_SUMMED}
         FROM usage_rollups GROUP BY 2, {group}
     """)
+    # After what was filled in: row by row they take several times as long.
+    op.create_primary_key(
+        op.f("pk_usage_rollups"),
+        "usage_rollups",
+        ["tenant_id", "width_seconds", "start", "api_key_id", "model", "path", "band", "thinking"],
+    )
+    op.create_foreign_key(
+        op.f("fk_usage_rollups_tenant_id_api_key_id"),
+        "usage_rollups",
+        "api_keys",
+        ["tenant_id", "api_key_id"],
+        ["tenant_id", "id"],
+    )
+    op.create_index(
+        "ix_usage_rollups_minutes",
+        "usage_rollups",
+        ["start"],
+        postgresql_where=sa.text("width_seconds = 60"),
+    )
+
+
+def _rules() -> None:
+    sums = ", ".join(f"sum({name}) AS {name}" for name in _SUMS)
+    raw = ", ".join(_SUMS).replace("requests", "1 AS requests")
+    each = ", ".join(f"('{name}', r.{name}, e.{name})" for name in _SUMS)
+    rules.add(
+        "wrong_rollups",
+        "a tenant's roll-ups are what its requests sum up to, expired ones too",
+        f"""
+        SELECT coalesce(r.tenant_id, e.tenant_id) || ' ' || it.name,
+            coalesce(it.found, 0), coalesce(it.expected, 0)
+        FROM (
+            SELECT tenant_id, {sums} FROM (
+                SELECT tenant_id, {", ".join(_SUMS)} FROM usage_rollups WHERE width_seconds = 3600
+                UNION ALL SELECT tenant_id, {", ".join(_SUMS)} FROM usage_deltas
+            ) rolled GROUP BY tenant_id
+        ) r FULL JOIN (
+            SELECT tenant_id, {sums} FROM (
+                SELECT tenant_id, {raw} FROM usage_events
+                UNION ALL SELECT tenant_id, {", ".join(_SUMS)} FROM usage_expired
+            ) raw GROUP BY tenant_id
+        ) e ON e.tenant_id = r.tenant_id
+        CROSS JOIN LATERAL (VALUES {each}) AS it(name, found, expected)
+        WHERE coalesce(it.found, 0) <> coalesce(it.expected, 0)
+        """,
+    )
+    rules.add(
+        "charges_without_usage",
+        "every charge has its usage row, until that expires (I3)",
+        """
+        SELECT t.request_id::text, 0::numeric, 1
+        FROM ledger_transactions t LEFT JOIN usage_events u ON u.request_id = t.request_id
+        WHERE t.kind = 'charge' AND u.request_id IS NULL AND NOT EXISTS (
+            SELECT FROM usage_expired x WHERE x.tenant_id = t.tenant_id
+                AND t.request_id >= x.from_id AND t.request_id < x.until_id
+        )
+        """,
+    )
+
+
+def _old_rules() -> None:
+    rules.drop("wrong_rollups")
+    rules.add(
+        "charges_without_usage",
+        "every charge has its usage row, until that expires (I3)",
+        """
+        SELECT t.request_id::text, 0::numeric, 1
+        FROM ledger_transactions t LEFT JOIN usage_events u ON u.request_id = t.request_id
+        WHERE t.kind = 'charge' AND u.request_id IS NULL
+            AND t.request_id >= (SELECT request_id FROM usage_events ORDER BY request_id LIMIT 1)
+        """,
+    )
 
 
 def _tenants() -> None:

@@ -59,7 +59,14 @@ def test_settings_are_those_that_nothing_else_decides() -> None:
     allowed = set(schema["properties"]["settings"]["propertyNames"]["enum"])
     given = {env["name"] for container in containers() for env in container.get("env", ())}
     of_the_chart = {name.removeprefix("FLASHPLANE_").lower() for name in given}
-    secrets = {"database_url", "redis_url", "key_pepper", "admin_key", "engine_token"}
+    secrets = {
+        "database_url",
+        "redis_url",
+        "key_pepper",
+        "key_pepper_previous",
+        "admin_key",
+        "engine_token",
+    }
     of_one_machine = {"data_dir", "admin_url", "log_dir", "kubeconfig"}
     assert allowed == Settings.model_fields.keys() - of_the_chart - secrets - of_one_machine
 

@@ -5,8 +5,10 @@ changes no sum. Time that the account does not cover is waived and told to the o
 ends what costs it.
 """
 
+import uuid
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, cast
 
@@ -15,10 +17,11 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session
 
 from controlplane import metrics
-from controlplane.accounts import funds, ledger
+from controlplane.accounts import budgets, funds, ledger
 from controlplane.accounts.funds import LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
 from controlplane.accounts.models import Account
+from controlplane.billing.commitments import places
 from controlplane.billing.gpu import lives
 from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS, Tick, tick
 from controlplane.deployments.models import GpuInterval, VolumeInterval
@@ -90,15 +93,12 @@ def charge(session: Session, meter: Meter, now: datetime, limit: int = 100) -> i
 
 def _charge(session: Session, meter: Meter, due: Sequence[Interval], now: datetime) -> int:
     accounts = funds.lock(session, tenant_ids={it.tenant_id for it in due}, platform=["revenue"])
+    reserved = places.assign(session, [it for it in due if isinstance(it, GpuInterval)], now)
     left_p = {tenant_id: account.available_p for tenant_id, account in accounts.by_tenant.items()}
     postings, charged = [], 0
+    charged_p: Counter[uuid.UUID] = Counter()
     for interval in due:
-        decided = tick(
-            interval.rate_p_per_hour,
-            billed_ms=interval.billed_ms,
-            proven_ms=interval.proven_ms,
-            available_p=left_p[interval.tenant_id],
-        )
+        decided = _next_tick(interval, left_p[interval.tenant_id])
         held_p = accounts.by_tenant[interval.tenant_id].held_p
         if decided.waived_p and held_p and not _is_overdue(interval, meter, now):
             continue
@@ -106,15 +106,32 @@ def _charge(session: Session, meter: Meter, due: Sequence[Interval], now: dateti
         left_p[interval.tenant_id] -= decided.charge_p
         if decided.charge_p:
             postings.append(_posting(interval, meter, decided, accounts))
+            charged_p[interval.tenant_id] += decided.charge_p
         interval.billed_ms = decided.to_ms
         interval.billed_p += decided.charge_p
         interval.waived_p += decided.waived_p
+        if isinstance(interval, GpuInterval) and interval.commitment_id is not None:
+            reserved[interval.commitment_id].used_p += decided.charge_p + decided.waived_p
         metrics.GPU_TIME_PICODOLLARS.inc(decided.charge_p)
         if decided.waived_p:
             lives.tell("insufficient_balance", interval.deployment, waived_p=decided.waived_p)
     ledger.post(session, postings)
+    for tenant_id, amount_p in sorted(charged_p.items()):
+        budgets.spend(session, tenant_id=tenant_id, amount_p=amount_p)
     session.flush()
     return charged
+
+
+def _next_tick(interval: Interval, available_p: int) -> Tick:
+    """Return the next tick of a life; its rate is reckoned from where it began to hold."""
+    from_ms = interval.rated_from_ms
+    decided = tick(
+        interval.rate_p_per_hour,
+        billed_ms=interval.billed_ms - from_ms,
+        proven_ms=interval.proven_ms - from_ms,
+        available_p=available_p,
+    )
+    return replace(decided, from_ms=decided.from_ms + from_ms, to_ms=decided.to_ms + from_ms)
 
 
 def _is_overdue(interval: Interval, meter: Meter, now: datetime) -> bool:

@@ -98,12 +98,15 @@ def _begin(session: Session, uid: uuid.UUID, proof: Lease, now: datetime) -> Non
             spot=proof.spot,
             interrupted=False,
             rate_p_per_hour=rate_p or 0,
+            list_p_per_hour=rate_p or 0,
             started_at=started_at,
             proven_until=started_at,
             proven_ms=0,
             billed_ms=0,
             billed_p=0,
             waived_p=0,
+            rated_from_ms=0,
+            rated_p=0,
         )
         .on_conflict_do_nothing()
     )

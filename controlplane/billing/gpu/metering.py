@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
+from controlplane.billing.commitments import dues
 from controlplane.billing.gpu import credits, intervals, stops, volumes, watch
 from controlplane.store import Store
 
@@ -51,9 +52,14 @@ def charge(tick: Tick, policy: Policy) -> None:
         pass
     while tick(lambda session: volumes.charge(session, datetime.now(UTC))):
         pass
+    while tick(lambda session: dues.fall_due(session, datetime.now(UTC))):
+        pass
+    while tick(dues.collect):
+        pass
     within_ms = policy.spot_credit_minutes * 60_000
     while tick(lambda s: credits.credit_interrupted(s, datetime.now(UTC), within_ms=within_ms)):
         pass
     tick(lambda session: stops.stop_broke(session, datetime.now(UTC)))
+    tick(lambda session: stops.stop_over_budget(session, datetime.now(UTC)))
     keep = timedelta(hours=policy.keep_volumes_hours)
     tick(lambda session: watch.watch(session, datetime.now(UTC), keep=keep))

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Numeric, Select, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from controlplane.accounts.models import Account
+from controlplane.accounts import budgets
+from controlplane.accounts.models import Account, Budget
 from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS
 from controlplane.deployments import rows
 from controlplane.deployments.models import GpuInterval
@@ -33,6 +34,27 @@ def stop_broke(session: Session, now: datetime) -> int:
         GpuInterval.tenant_id.in_(_broke(now)),
     )
     return rows.stop_for_funds(session, set(session.scalars(broke)))
+
+
+def stop_over_budget(session: Session, now: datetime) -> int:
+    """Stop the deployments of tenants that have used up a budget of their account as a whole;
+    return how many. Until the budget renews or is raised, none can be started either."""
+    running = select(GpuInterval.tenant_id).where(*_recent(now), GpuInterval.rate_p_per_hour > 0)
+    limited = select(Budget.tenant_id).where(
+        Budget.scope == "tenant", Budget.tenant_id.in_(running)
+    )
+    over = [
+        tenant_id
+        for tenant_id in session.scalars(limited.distinct())
+        if budgets.exhausted(session, tenant_id=tenant_id) is not None
+    ]
+    ids = select(GpuInterval.deployment_id).where(
+        *_recent(now),
+        GpuInterval.deployment_id.is_not(None),
+        GpuInterval.rate_p_per_hour > 0,
+        GpuInterval.tenant_id.in_(over),
+    )
+    return rows.stop_for_funds(session, set(session.scalars(ids))) if over else 0
 
 
 def _broke(now: datetime) -> Select[uuid.UUID]:

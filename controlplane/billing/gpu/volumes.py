@@ -96,6 +96,8 @@ def _begin(session: Session, uid: uuid.UUID, proof: Volume, now: datetime) -> No
             billed_ms=0,
             billed_p=0,
             waived_p=0,
+            rated_from_ms=0,
+            rated_p=0,
         )
         .on_conflict_do_nothing()
     )

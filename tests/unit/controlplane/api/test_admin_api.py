@@ -226,3 +226,16 @@ def test_an_unreachable_database_is_a_503_worth_a_retry(admin: TestClient) -> No
 def test_the_openapi_page_is_there(admin: TestClient) -> None:
     assert admin.get("/docs").status_code == 200
     assert admin.get("/health").json() == {"status": "ok"}
+
+
+def test_a_tenant_is_deleted_for_ever(admin: TestClient, shop: Shop) -> None:
+    customer = shop.customer(10**12)
+    path = f"/admin/v1/tenants/{customer.tenant_id}"
+    refused = admin.delete(path)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (409, "waive_balance")
+    gone = admin.delete(path, params={"waive_balance": True})
+    assert (gone.status_code, gone.json()["status"]) == (200, "deleted")
+    assert admin.patch(path, json={"status": "active"}).status_code == 409
+    top_up = admin.post(f"{path}/top-ups", json={"amount_usd": "1"})
+    assert top_up.status_code == 409
+    assert admin.get(path).json()["name"] == f"deleted {customer.tenant_id}"

@@ -113,15 +113,3 @@ def test_a_rule_that_is_added_is_checked(shop: Shop) -> None:
         )
         connection.exec_driver_sql("COMMENT ON VIEW books.mine IS '100%% of :mine isn''t it'")
     assert shop.books().violations == ["100% of :mine isn't it: me has 1, expected 2"]
-
-
-def test_books_stay_exact_when_old_usage_expires(shop: Shop) -> None:
-    customer = shop.customer(10**12)
-    requests = [shop.hold(customer) for _ in range(3)]
-    shop.stage(*(shop.trace(customer, request_id, USAGE) for request_id in requests))
-    shop.settle()
-    with shop.sessions.begin() as session:
-        session.execute(text("SET LOCAL session_replication_role = replica"))  # no triggers
-        oldest = {"oldest": min(requests)}
-        session.execute(text("DELETE FROM usage_events WHERE request_id = :oldest"), oldest)
-    assert shop.books().violations == []

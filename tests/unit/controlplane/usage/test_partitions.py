@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from support.invoicing import run
 from support.shop import Customer, Shop
 
+from controlplane.billing.invoices import coverage
 from controlplane.billing.receipts import receipt
 from controlplane.errors import Gone, NotFound
 from controlplane.usage import partitions, rollups
@@ -101,8 +103,7 @@ def test_rows_that_came_before_their_partition_move_there(shop: Shop, customer: 
     with shop.sessions.begin() as session:
         assert receipt(session, tenant_id=customer.tenant_id, request_id=early).event.charge_p > 0
     roll_up(shop)
-    with shop.sessions.begin() as session:
-        assert rollups.differences(session) == []
+    assert shop.books().violations == []
 
 
 def test_nobody_writes_past_the_parent(shop: Shop) -> None:
@@ -133,10 +134,10 @@ def test_old_usage_expires_and_its_sums_stay(shop: Shop, customer: Customer) -> 
         of_it = {"tenant_id": customer.tenant_id, "request_id": request_id}
         with pytest.raises(Gone):
             receipt(session, **of_it)
-        assert rollups.differences(session) == []
         stranger = {"tenant_id": uuid.uuid4(), "request_id": request_id}
         with pytest.raises(NotFound):
             receipt(session, **stranger)
+    assert shop.books().violations == []
 
 
 @pytest.mark.parametrize("busy", ["kept", "held", "staged", "fresh", "not_invoiced"])
@@ -165,3 +166,17 @@ def test_partitions_expire_one_after_the_other(shop: Shop) -> None:
         oldest = partitions.existing(session)[0]
     assert oldest.until > FAR - timedelta(days=400)
     assert keep(shop, FAR) == 0
+
+
+def test_usage_is_covered_when_the_month_after_it_is_invoiced(
+    shop: Shop, customer: Customer
+) -> None:
+    used(shop, customer, made_at(NOW))
+    roll_up(shop)
+    month = partitions.month_of(NOW)
+    assert month.since is not None
+    after = partitions.month_of(month.until).until
+    for now, covered in ((NOW, False), (month.until, False), (after + timedelta(days=2), True)):
+        run(shop.sessions, now)
+        with shop.sessions.begin() as session:
+            assert coverage.covers(session, month.since, month.until) is covered

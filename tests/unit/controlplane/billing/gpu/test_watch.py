@@ -4,12 +4,15 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 from support.gpu_meter import RATE_P, USD, Meter, at, cost_p
 from support.shop import Shop
 
-from controlplane.billing.gpu import burn, watch
+from controlplane.accounts.models import Budget
+from controlplane.billing.gpu import burn, stops, watch
 from controlplane.deployments import rows
 from controlplane.deployments.models import Deployment, FundState
+from controlplane.webhooks.models import WebhookNotice
 
 KEEP = timedelta(hours=72)
 HOUR = 3600.0
@@ -23,6 +26,11 @@ def look(meter: Meter, hours_later: float = 0) -> int:
 def state(meter: Meter) -> FundState | None:
     with meter.shop.sessions.begin() as session:
         return session.get(FundState, meter.customer.tenant_id)
+
+
+def notices(meter: Meter) -> list[str]:
+    with meter.shop.sessions.begin() as session:
+        return list(session.scalars(select(WebhookNotice.kind).order_by(WebhookNotice.id)))
 
 
 def stopped_with_volume(meter: Meter) -> uuid.UUID:
@@ -74,6 +82,7 @@ def test_a_tenant_is_told_once_and_again_after_a_top_up(meter: Meter) -> None:
     found = state(meter)
     assert found is not None
     assert (found.level, found.told) == ("day", 3)
+    assert notices(meter) == ["funds.low", "funds.low", "funds.low"]
 
 
 def test_volumes_of_an_empty_account_go_after_their_time(shop: Shop) -> None:
@@ -87,6 +96,7 @@ def test_volumes_of_an_empty_account_go_after_their_time(shop: Shop) -> None:
         meter.now = hours * HOUR
         told.append(look(meter))
     assert told == [1, 0, 1, 0, 1, 0]
+    assert notices(meter) == ["funds.empty", "volumes.expiring", "volumes.deleted"]
     with shop.sessions.begin() as session:
         assert session.get_one(Deployment, endpoint).state == "deleting"
 
@@ -105,3 +115,30 @@ def test_a_top_up_within_the_time_keeps_them(shop: Shop) -> None:
     with shop.sessions.begin() as session:
         assert session.get_one(Deployment, endpoint).state == "active"
     assert state(meter).level == "enough"  # type: ignore[union-attr]
+
+
+def test_a_used_up_budget_stops_what_runs(meter: Meter) -> None:
+    with meter.shop.sessions.begin() as session:
+        session.add(
+            Budget(
+                tenant_id=meter.customer.tenant_id,
+                scope="tenant",
+                period="total",
+                limit_p=cost_p(61),
+                spent_p=0,
+                held_p=0,
+                period_started_at=at(-60),
+                thresholds=[],
+            )
+        )
+    uid = uuid.uuid4()
+    stopped = []
+    for seconds in (60, 121):
+        meter.see(meter.proof(uid, 0, seconds))
+        meter.charge()
+        with meter.shop.sessions.begin() as session:
+            stops.stop_over_budget(session, at(meter.now))
+        with meter.shop.sessions.begin() as session:
+            stopped.append(session.get_one(Deployment, meter.deployment.id).out_of_funds)
+    assert stopped == [False, True]
+    assert meter.shop.books().violations == []

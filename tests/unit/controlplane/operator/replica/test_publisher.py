@@ -243,3 +243,21 @@ def test_a_deaf_engine_proves_nothing_more(store: Store) -> None:
     world.now += 900
     tell.publish()
     assert lease(store).published_at == proven
+
+
+@pytest.mark.parametrize(
+    ("notice", "interrupted"), [(True, True), (False, False)], ids=["taken away", "asked to end"]
+)
+def test_an_end_tells_whether_the_machine_was_taken_away(
+    store: Store, notice: bool, interrupted: bool
+) -> None:
+    world = serving_world()
+    tell = publisher(store, world)
+    tell.publish()
+    if notice:
+        world.notices["node-a"] = world.now + 120
+    else:
+        world.ask(drain="rolled out")
+    world.rounds()
+    tell.publish()
+    assert (lease(store).ended, lease(store).interrupted) == (True, interrupted)

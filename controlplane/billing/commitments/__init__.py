@@ -1,0 +1,1 @@
+"""Commitments: what a tenant has promised to use, at what rate, and what it owes of that."""
