@@ -114,9 +114,17 @@ def of_keys(session: Session, api_key_ids: Collection[uuid.UUID]) -> Limits:
     return found
 
 
-def of_tenant(session: Session, *, tenant_id: uuid.UUID) -> list[Limit]:
-    """Return every budget of a tenant in its current period, oldest first."""
-    query = select(*_COLUMNS).where(Budget.tenant_id == tenant_id).order_by(Budget.id)
+def of_tenant(
+    session: Session,
+    *,
+    tenant_id: uuid.UUID,
+    after: uuid.UUID | None = None,
+    limit: int | None = None,
+) -> list[Limit]:
+    """Return a tenant's budgets in their current periods, oldest first, those after an id."""
+    query = select(*_COLUMNS).where(Budget.tenant_id == tenant_id).order_by(Budget.id).limit(limit)
+    if after is not None:
+        query = query.where(Budget.id > after)
     return [_limit(row) for row in session.execute(query)]
 
 

@@ -16,6 +16,7 @@ from controlplane.api import (
     admin_keys,
     audit,
     books,
+    budgets,
     burn,
     commitments,
     contract,
@@ -61,6 +62,7 @@ ADMIN_ROUTERS = (
     admin_deployments.router,
     books.router,
     exports.router,
+    budgets.admin_router,
     reconcile.router,
     organization.admin_router,
     audit.admin_router,
@@ -68,6 +70,7 @@ ADMIN_ROUTERS = (
 )
 TENANT_ROUTERS = (
     account.router,
+    budgets.router,
     keys.router,
     projects.router,
     members.router,

@@ -41,7 +41,11 @@ _CHANGING: Final = frozenset({"PUT", "PATCH", "DELETE"})
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 # What a thing tells of the world around it; it is the same thing when these have moved.
 _OBSERVED: Final = frozenset(
-    {"last_used_at", "observed_generation", "phase", "refused_by_cluster", "stopped_because"}
+    {
+        *("last_used_at", "observed_generation", "phase", "refused_by_cluster", "stopped_because"),
+        *("spent_usd", "spent_p", "held_usd", "held_p", "available_usd", "available_p"),
+        *("period_started_at", "renews_at"),
+    }
 )
 
 _KEY_PARAMETER: Final[dict[str, object]] = {

@@ -72,6 +72,7 @@ _DECIDED = {
     "price_version_id": Uuid,
     "band": String,
     "charge_p": BigInteger,
+    "held_p": BigInteger,
 }
 _REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
 _CLAIM = (
@@ -141,9 +142,11 @@ class _Charge:
     row: _Row
     price: Price
     bill: Bill
+    charge_p: int
+    held_p: int
 
 
-def settle(session: Session, limit: int = 100) -> int:
+def settle(session: Session, limit: int = 250) -> int:
     """Settle at most `limit` staged requests, oldest first; return how many were dealt with.
 
     Several processes may settle at once: each claims rows of its own. A row that cannot be settled
@@ -219,8 +222,10 @@ def _settle_batch(session: Session, rows: Sequence[_Row]) -> None:
         session.execute(_END_HOLDS, of_requests)
         funds.write(session, accounts.by_tenant.values())
         budgets.write(session, limits.by_id.values())
-        ledger.post(session, [_posting(c, accounts) for c in charges if c.bill.charge_p])
+        ledger.post(session, [_posting(c, accounts) for c in charges if c.charge_p])
     session.execute(_UNSTAGE, of_requests)
+    metrics.SETTLED_REQUESTS.inc(len(charges))
+    metrics.SETTLED_PICODOLLARS.inc(sum(charge.charge_p for charge in charges))
     for charge in charges:
         _tell(charge)
 
@@ -246,13 +251,14 @@ def _charges(
             _cover(hold),
             available_p=account.available_p - charged_p[row.tenant_id],
         )
+        charge_p = decided.charge_p
         if hold is not None and hold.state == "open":
-            assert decided.charge_p <= hold.amount_p
+            assert charge_p <= hold.amount_p
             account.held_p -= hold.amount_p
             limits.hold(row.api_key_id, -hold.amount_p)
-        charged_p[row.tenant_id] += decided.charge_p
-        limits.spend(row.api_key_id, decided.charge_p)
-        charges.append(_Charge(row, price, decided))
+        charged_p[row.tenant_id] += charge_p
+        limits.spend(row.api_key_id, charge_p)
+        charges.append(_Charge(row, price, decided, charge_p, hold.amount_p if hold else 0))
     return charges
 
 
@@ -282,7 +288,8 @@ def _decided(charges: Sequence[_Charge]) -> dict[str, list[object]]:
             charge.bill.usage.reasoning_tokens,
             charge.price.version_id,
             charge.price.band,
-            charge.bill.charge_p,
+            charge.charge_p,
+            charge.held_p,
         )
         for charge in charges
     )
@@ -299,7 +306,7 @@ def _posting(charge: _Charge, accounts: LockedFunds) -> Posting:
         request_id=charge.row.request_id,
         entries=[
             *(Entry(account, -line.amount_p, line) for line in charge.bill.lines),
-            Entry(revenue, charge.bill.charge_p),
+            Entry(revenue, charge.charge_p),
         ],
         reason=f"{charge.row.model} on {charge.row.path}",
         author="settlement",
@@ -307,8 +314,6 @@ def _posting(charge: _Charge, accounts: LockedFunds) -> Posting:
 
 
 def _tell(charge: _Charge) -> None:
-    metrics.SETTLED_REQUESTS.inc()
-    metrics.SETTLED_PICODOLLARS.inc(charge.bill.charge_p)
     if charge.bill.discrepancy is None:
         return
     row, billed = charge.row, charge.bill.usage

@@ -10,6 +10,7 @@ from controlplane.cli import (
     admin_key,
     announce,
     audit,
+    budgets,
     configuration,
     credit,
     deployments,
@@ -43,6 +44,7 @@ Customers and money, with the running product:
     flashplane tenants create acme
     flashplane keys create acme --name laptop
     flashplane top-up acme 25
+    flashplane budgets set acme 100 --period month
     flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
@@ -109,5 +111,6 @@ admin_key.add_to(app)
 audit.add_to(app)
 deployments.add_to(app)
 gpu_prices.add_to(app)
+budgets.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)

@@ -1,6 +1,7 @@
 """`flashplane prices`: what tokens cost, when and for whom. Calls of the admin API."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ def list_prices(
     with AdminClient(Settings()) as client:
         query = {"model": model} if model else {}
         rows = client.pages("/prices", query | _of_tenant(client, tenant), limit)
-        print_rows((row | _in_words(row) for row in rows), COLUMNS, as_json=as_json)
+        _print_prices(rows, as_json=as_json)
 
 
 @prices.command("publish")
@@ -165,7 +166,7 @@ def import_prices(
     if as_json:
         print_one(answer, as_json=True)
     else:
-        print_rows((row | _in_words(row) for row in answer["prices"]), COLUMNS, as_json=False)
+        _print_prices(answer["prices"], as_json=False)
 
 
 def _document(book: str) -> dict[str, Any]:
@@ -239,6 +240,11 @@ def _told(band: str, rates: dict[str, str]) -> str:
     )
     free = rates["request_usd"] == "0.00"
     return told if free else f"{told} + {rates['request_usd']} USD/request"
+
+
+def _print_prices(rows: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    shown = rows if as_json else (row | _in_words(row) for row in rows)
+    print_rows(shown, COLUMNS, as_json=as_json)
 
 
 def _print_price(price: dict[str, Any], *, as_json: bool) -> None:

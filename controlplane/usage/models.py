@@ -84,6 +84,8 @@ class UsageEvent(_UsageColumns, Base):
             " AND reasoning_tokens BETWEEN 0 AND output_tokens",
             name="tokens",
         ),
+        # Nothing costs more than was set aside for it.
+        CheckConstraint("charge_p <= held_p", name="within_hold"),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
         _pinned_price(),
         Index("ix_usage_events_tenant_id_request_id", "tenant_id", "request_id"),
@@ -91,6 +93,8 @@ class UsageEvent(_UsageColumns, Base):
     )
 
     charge_p: Mapped[int] = mapped_column(BigInteger)
+    # What its hold had set aside, 0 without one; not known of requests from before it was kept.
+    held_p: Mapped[int | None] = mapped_column(BigInteger)
     settled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 

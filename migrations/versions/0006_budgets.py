@@ -3,18 +3,41 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import first_rules, rules
+
 revision = "0006"
 down_revision = "0005"
 
 
 def upgrade() -> None:
     _budgets()
+    # What a usage row keeps of the hold, the database itself holds against the charge.
+    op.add_column("usage_events", sa.Column("held_p", sa.BigInteger()))
+    op.create_check_constraint(
+        op.f("ck_usage_events_within_hold"), "usage_events", "charge_p <= held_p"
+    )
+    rules.drop("charges_beyond_holds")
     # Its usage row and its ledger transaction are the record of a settled request.
     op.execute("DELETE FROM holds WHERE state = 'settled'")
     _hold_states("state IN ('open', 'released')")
+    rules.add(
+        "wrong_budget_holds",
+        "what a budget holds is the sum of the open holds in its scope (I4)",
+        """
+        SELECT b.id::text, b.held_p, coalesce(sum(h.amount_p), 0)
+        FROM budgets b
+        LEFT JOIN api_keys k ON k.tenant_id = b.tenant_id
+            AND (b.scope = 'tenant' OR k.id = b.api_key_id OR k.project_id = b.project_id)
+        LEFT JOIN holds h ON h.api_key_id = k.id AND h.state = 'open'
+        GROUP BY b.id HAVING b.held_p <> coalesce(sum(h.amount_p), 0)
+        """,
+    )
 
 
 def downgrade() -> None:
+    rules.drop("wrong_budget_holds")
+    rules.add(*next(rule for rule in first_rules.RULES if rule[0] == "charges_beyond_holds"))
+    op.drop_column("usage_events", "held_p")
     _hold_states("state IN ('open', 'settled', 'released')")
     op.drop_table("budgets")
 

@@ -137,6 +137,7 @@ def test_a_route_outside_the_contract_stops_the_start() -> None:
 BODIES: dict[str, object] = {
     "PATCH /v1/projects/{project_id}": {"name": "taken over"},
     "PATCH /v1/members/{member_id}": {"role": "viewer"},
+    "PATCH /v1/account/budgets/{budget_id}": {"limit_usd": "0"},
     "PATCH /v1/deployments/{deployment_id}": {"spec": {"replicas": 2}},
     "POST /v1/deployments/{deployment_id}/ssh-keys": {"name": "eve", "public_key": "ssh-rsa AAAA"},
 }
@@ -153,7 +154,9 @@ def owned(shop: Shop, as_tenant: AsTenant) -> dict[str, str]:
     shop.settle()
     owner = as_tenant(customer.token)
     member = owner.post("/v1/members", json={"email": "a@example.com", "role": "owner"}).json()
+    budget = owner.post("/v1/account/budgets", json={"limit_usd": "100"}).json()
     return {
+        "budget_id": budget["id"],
         "key_id": str(customer.api_key_id),
         "project_id": str(customer.project_id),
         "member_id": member["id"],
