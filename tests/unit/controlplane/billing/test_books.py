@@ -63,19 +63,15 @@ FORGERIES = {
     "wrong_usage_tokens": "UPDATE usage_events SET hit_tokens = hit_tokens + 1",
     "charges_without_usage": """
         DELETE FROM usage_events
-<<<<<<< HEAD
-        WHERE request_id = (SELECT max(request_id::text)::uuid FROM usage_events)""",
+        WHERE request_id = (SELECT max(request_id::text)::uuid FROM ledger_transactions)""",
     "charges_beyond_holds": """
         UPDATE holds SET amount_p = 1, state = 'released',
             request_id = (SELECT max(request_id::text)::uuid FROM usage_events)""",
-=======
-        WHERE request_id = (SELECT max(request_id::text)::uuid FROM ledger_transactions)""",
     "wrong_budget_holds": """
         INSERT INTO budgets (id, tenant_id, scope, period, limit_p, spent_p, held_p,
                              period_started_at, thresholds)
         SELECT gen_random_uuid(), id, 'tenant', 'day', 1, 0, 1, now(), '{}' FROM tenants
         WHERE name <> 'other'""",
->>>>>>> main
     "overcorrected_transactions": """
         INSERT INTO ledger_transactions (id, kind, tenant_id, corrects_id, reason, author)
         SELECT gen_random_uuid(), 'refund', tenant_id, id, 'r', 'a' FROM ledger_transactions
