@@ -64,9 +64,6 @@ FORGERIES = {
     "charges_without_usage": """
         DELETE FROM usage_events
         WHERE request_id = (SELECT max(request_id::text)::uuid FROM ledger_transactions)""",
-    "charges_beyond_holds": """
-        UPDATE holds SET amount_p = 1, state = 'released',
-            request_id = (SELECT max(request_id::text)::uuid FROM usage_events)""",
     "wrong_budget_holds": """
         INSERT INTO budgets (id, tenant_id, scope, period, limit_p, spent_p, held_p,
                              period_started_at, thresholds)
