@@ -4,6 +4,9 @@ The history lives in `migrations/`; every change of a table is one revision ther
 migrate on their own: whoever starts them does it once, before.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -27,7 +30,8 @@ from controlplane.webhooks import models as webhooks_models
 
 OLDEST_SERVER = 16
 _MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
-_LOCK_KEY = 0x666C6173  # any number, the same in every version: "flas"
+_LOCK = {"key": 0x666C6173}  # any number, the same in every version: "flas"
+_LOCK_POLL_SECONDS = 0.05
 _OWNERS = (
     tenants_models,
     pricing_models,
@@ -48,24 +52,28 @@ def metadata() -> MetaData:
     return Base.metadata
 
 
-def upgrade(database_url: str) -> None:
-    """Migrate to the newest revision: one transaction, one process at a time.
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Migrate up to a revision, one process at a time.
+
+    Each revision is one transaction, so that no lock lasts longer than the step that needs it. What
+    fails leaves the revision before it; upgrading again goes on from there.
 
     Raises:
         StartupError: the server is too old, or the schema is newer than this program.
     """
-    engine = open_engine(database_url, pool_size=1)
-    try:
-        with engine.begin() as connection:
-            _check_server(connection)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-            config = Config()
-            config.set_main_option("script_location", str(_MIGRATIONS))
-            _check_not_newer(connection, ScriptDirectory.from_config(config))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
+    with _alone(database_url) as config:
+        command.upgrade(config, revision)
+
+
+def downgrade(database_url: str, revision: str) -> None:
+    """Go back to an earlier revision; "base" drops everything. What only newer ones know is lost.
+
+    Raises:
+        StartupError: as for `upgrade`.
+        sqlalchemy.exc.IntegrityError: the ledger holds what the earlier revision cannot say.
+    """
+    with _alone(database_url) as config:
+        command.downgrade(config, revision)
 
 
 def check(database_url: str) -> bool:
@@ -83,6 +91,28 @@ def check(database_url: str) -> bool:
             _check_not_newer(connection, script)
             heads = MigrationContext.configure(connection).get_current_heads()
             return set(heads) == set(script.get_heads())
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _alone(database_url: str) -> Iterator[Config]:
+    """Give a configuration to migrate with, while no other process does."""
+    engine = open_engine(database_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            _check_server(connection)
+            # Ours until the connection ends. Waiting inside PostgreSQL would keep a snapshot, which
+            # an index that is built concurrently waits for in turn.
+            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), _LOCK):
+                connection.rollback()
+                time.sleep(_LOCK_POLL_SECONDS)
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
+            _check_not_newer(connection, ScriptDirectory.from_config(config))
+            connection.rollback()
+            config.attributes["connection"] = connection
+            yield config
     finally:
         engine.dispose()
 

@@ -1,4 +1,4 @@
-"""`flashplane tenants | keys | top-up | balance | usage | ledger | books`: the admin API.
+"""`flashplane tenants | keys | top-up | balance | usage | books`: the admin API.
 
 Each command is one call; names of tenants stand for their ids.
 """
@@ -38,7 +38,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("top-up")(top_up)
     app.command()(balance)
     app.command()(usage)
-    app.command()(ledger)
     app.command()(books)
 
 
@@ -149,15 +148,8 @@ def balance(tenant: Tenant, as_json: AsJson = False) -> None:
 def usage(tenant: OneTenant = "", limit: Limit = 20, as_json: AsJson = False) -> None:
     """List settled requests with their tokens and charge, newest first."""
     with AdminClient(Settings()) as client:
-        rows = client.pages("/usage", _of_tenant(client, tenant), limit)
+        rows = client.pages("/usage", of_tenant(client, tenant), limit)
         print_rows(rows, USAGE_COLUMNS, as_json=as_json)
-
-
-def ledger(tenant: OneTenant = "", limit: Limit = 20, as_json: AsJson = False) -> None:
-    """List ledger entries, each with its explanation, newest first."""
-    with AdminClient(Settings()) as client:
-        rows = client.pages("/ledger", _of_tenant(client, tenant), limit)
-        print_rows(rows, LEDGER_COLUMNS, as_json=as_json)
 
 
 def books(as_json: AsJson = False) -> None:
@@ -177,5 +169,6 @@ def _set_status(tenant: str, status: str, *, as_json: bool) -> None:
         print_one(client.call("PATCH", path, json={"status": status}), as_json=as_json)
 
 
-def _of_tenant(client: AdminClient, tenant: str) -> dict[str, str]:
+def of_tenant(client: AdminClient, tenant: str) -> dict[str, str]:
+    """Return the query for one tenant given by name or id, or for all."""
     return {"tenant_id": client.tenant_id(tenant)} if tenant else {}

@@ -44,6 +44,17 @@ class AdminClient:
     def __exit__(self, *exc_info: object) -> None:
         self._http.close()
 
+    def stream(self, path: str, params: dict[str, str]) -> Iterator[bytes]:
+        """Yield an answer that may be long, piece by piece."""
+        try:
+            with self._http.stream("GET", f"/admin/v1{path}", params=params) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise StartupError(_reason(answer))
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._silent(error) from None
+
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the decoded answer of one request, None when it has no content."""
         answer = self._ask(method, path, **arguments)
@@ -69,10 +80,7 @@ class AdminClient:
         try:
             answer = self._http.request(method, f"/admin/v1{path}", **arguments)
         except httpx.TransportError as error:
-            raise StartupError(
-                f"The admin API at {self._http.base_url} does not answer "
-                f"({type(error).__name__}): see `flashplane status`."
-            ) from None
+            raise self._silent(error) from None
         if answer.is_success:
             return answer
         raise StartupError(_reason(answer))
@@ -89,6 +97,12 @@ class AdminClient:
         raise StartupError(
             f"There is no tenant {name_or_id!r}: see `flashplane tenants list`, or make it with "
             f"`flashplane tenants create {name_or_id}`."
+        )
+
+    def _silent(self, error: httpx.TransportError) -> StartupError:
+        return StartupError(
+            f"The admin API at {self._http.base_url} does not answer "
+            f"({type(error).__name__}): see `flashplane status`."
         )
 
 

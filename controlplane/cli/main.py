@@ -19,6 +19,7 @@ from controlplane.cli import (
     identity,
     invoices,
     journals,
+    ledger,
     prices,
     product,
     reconcile,
@@ -51,6 +52,7 @@ Customers and money, with the running product:
     flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
     flashplane ledger --tenant acme --json
+    flashplane ledger export --format beancount
     flashplane books
     flashplane reconcile           bills, ledger and engines' journals, held against each other
     flashplane audit verify         whether anybody touched the record of who did what
@@ -106,8 +108,9 @@ announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)
 admin.add_to(app)
-prices.add_to(app)
+ledger.add_to(app)
 credit.add_to(app)
+prices.add_to(app)
 admin_key.add_to(app)
 identity.add_to(app)
 audit.add_to(app)

@@ -112,11 +112,25 @@ def local_operator(pods: Path, model: Path) -> None:
     local_operator.run(complete_settings(), folder=pods, model=model)
 
 
-def migrate() -> None:
-    """Bring the database of DATABASE_URL to this version's schema."""
+def migrate(
+    back_to: Annotated[
+        str,
+        typer.Option(help="Go back to this revision, such as 0003; what newer ones keep is lost."),
+    ] = "",
+) -> None:
+    """Bring the database of DATABASE_URL to this version's schema.
+
+    Each revision commits by itself and nothing is locked for long, so a running product goes on. An
+    upgrade that was interrupted goes on where it was. A ledger that says what the earlier revision
+    cannot say is not taken back.
+    """
     settings = Settings()
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database to migrate.")
+    if back_to:
+        schema.downgrade(settings.database_url, back_to)
+        typer.echo(f"The schema is that of revision {back_to}.")
+        return
     schema.upgrade(settings.database_url)
     typer.echo("The schema is current.")
 

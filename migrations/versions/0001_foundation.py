@@ -23,6 +23,16 @@ def upgrade() -> None:
     )
 
 
+def downgrade() -> None:
+    """Drop everything: tenants, money and its history."""
+    for table in (
+        *("usage_events", "usage_staging", "ledger_entries", "ledger_transactions", "holds"),
+        *("gateway_epochs", "accounts", "price_versions", "admin_keys", "api_keys", "tenants"),
+    ):
+        op.drop_table(table)
+    op.execute("DROP FUNCTION refuse_unbalanced, refuse_change")
+
+
 def _moment(name: str, *, nullable: bool = True) -> sa.Column:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 

@@ -21,3 +21,14 @@ def upgrade() -> None:
         " VALUES ('019b76da-a800-7000-8000-000000000001', '*', 'dedicated', 0, 0, 0,"
         " '2026-01-01T00:00:00Z')"
     )
+
+
+def downgrade() -> None:
+    """Raises: IntegrityError, when requests were served on the dedicated path."""
+    op.execute("ALTER TABLE price_versions DISABLE TRIGGER append_only")
+    op.execute("DELETE FROM price_versions WHERE path = 'dedicated'")
+    op.execute("ALTER TABLE price_versions ENABLE TRIGGER append_only")
+    op.drop_constraint(op.f("ck_price_versions_path"), "price_versions")
+    op.create_check_constraint(
+        op.f("ck_price_versions_path"), "price_versions", "path IN ('serverless')"
+    )

@@ -18,6 +18,20 @@ def upgrade() -> None:
     _ledger()
 
 
+def downgrade() -> None:
+    """Raises: IntegrityError, when the ledger holds GPU time, which revision 0002 cannot say."""
+    op.drop_constraint(op.f("uq_ledger_transactions_interval_id_to_ms"), _LEDGER)
+    for name in ("gpu_time_forward", "gpu_time_explained", "kind"):
+        op.drop_constraint(op.f(f"ck_ledger_transactions_{name}"), _LEDGER)
+    op.create_check_constraint(
+        op.f("ck_ledger_transactions_kind"), _LEDGER, "kind IN ('top_up', 'charge')"
+    )
+    for name in ("interval_id", "from_ms", "to_ms", "rate_p_per_hour"):
+        op.drop_column(_LEDGER, name)
+    for table in ("gpu_intervals", "gpu_configurations", "deployments", "gpu_price_versions"):
+        op.drop_table(table)
+
+
 def _required(name: str, type_: sa.types.TypeEngine) -> sa.Column:
     return sa.Column(name, type_, nullable=False)
 

@@ -20,11 +20,13 @@ _OWNED = ", ".join(
 
 
 def upgrade() -> None:
+    # What is there is summed up first, while it can be read; only then is the table shut, shortly.
+    op.execute("LOCK TABLE usage_events IN SHARE ROW EXCLUSIVE MODE")
+    _tables()
+    _fill()
     with rules.set_aside("usage_events"):
         _partition()
-    _tables()
     _tell()
-    _fill()
     _rules()
     op.create_index(
         "ix_ledger_transactions_costs",

@@ -2,10 +2,12 @@
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from beancount import loader
 from support.polling import until
 from support.product import Product
 
@@ -88,3 +90,25 @@ def test_refusals_are_sentences(shared_product: Product, tenant: str) -> None:
 
 def test_the_books_are_exact(shared_product: Product) -> None:
     assert ask(shared_product, "books")["violations"] == []
+
+
+def test_credit_is_given_returned_and_exported(
+    shared_product: Product, tenant: str, tmp_path: Path
+) -> None:
+    told = ("--reason", "on the house")
+    granted = ask(shared_product, "credit", "grant", tenant, "5", *told)
+    assert granted["balance"]["granted_usd"] == "5.00"
+    ask(shared_product, "credit", "note", tenant, "--amount", "2", *told)
+    adjusted = ask(shared_product, "credit", "adjust", tenant, "--amount=-0.25", *told)
+    assert adjusted["balance"]["balance_usd"] == "6.75"
+    terms = ask(shared_product, "credit", "terms", tenant, "--limit", "10")
+    assert (terms["terms"], terms["available_usd"]) == ("postpaid", "16.75")
+    nothing = shared_product.command("credit", "refund", tenant, str(uuid.uuid4()), *told)
+    assert (nothing.returncode, "has no transaction" in nothing.stderr) == (1, True)
+    file = tmp_path / "books.beancount"
+    export = shared_product.command("ledger", "export", "--tenant", tenant, "--output", str(file))
+    assert export.returncode == 0, export.stderr
+    _, errors, _ = loader.load_file(str(file))
+    assert errors == []
+    printed = shared_product.command("ledger", "export", "--tenant", tenant, "--format", "csv")
+    assert printed.stdout.count("on the house") == 6

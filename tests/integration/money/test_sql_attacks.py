@@ -123,7 +123,8 @@ ATTACKS = {
     "prepay on credit": "UPDATE accounts SET credit_limit_p = 1 WHERE kind = 'tenant'",
     "change usage": "UPDATE usage_events SET charge_p = 0",
     "delete usage": "DELETE FROM usage_events",
-    "change a price": "UPDATE price_versions SET hit_rate_p = 0",
+    "change when a price begins": "UPDATE price_versions SET effective_from = now()",
+    "change a price": "UPDATE price_rates SET hit_rate_p = 0",
 }
 
 

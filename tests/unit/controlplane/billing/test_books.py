@@ -86,6 +86,7 @@ def test_a_forgery_is_listed_by_the_view_of_its_rule(shop: Shop, rule: str) -> N
     for _ in range(2):
         shop.stage(shop.trace(customer, shop.hold(customer), USAGE))
     shop.settle()
+    shop.hold(customer)
     assert shop.books().ok
     with shop.sessions.begin() as session:
         session.execute(text("INSERT INTO tenants VALUES (gen_random_uuid(), 'other', 'active')"))

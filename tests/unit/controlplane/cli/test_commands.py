@@ -39,7 +39,7 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
         *("tenants create", "tenants list", "tenants suspend", "tenants activate"),
         *("keys create", "keys list", "keys revoke"),
         *(f"prices {it}" for it in ("list", "publish", "preview", "show", "calendars", "import")),
-        *("top-up", "balance", "usage", "ledger", "books"),
+        *("top-up", "balance", "usage", "ledger", "ledger export", "books"),
         *(f"deployments {it}" for it in ("create", "list", "show", "set", "stop", "start")),
         *(f"deployments {it}" for it in ("delete", "events", "usage", "configurations")),
         *("gpu-prices list", "gpu-prices publish"),
