@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import select
 from starlette.testclient import TestClient
+from support.everything import everything
 from support.shop import PEPPER, Shop
 
 from controlplane.api.app import create_admin_app, create_tenant_app
@@ -50,7 +51,7 @@ def test_texts_are_kept_under_known_names_alone() -> None:
     assert not PERSONAL & KEPT
 
 
-def test_no_route_writes_what_its_caller_worded(
+def test_once_a_tenant_is_erased_nothing_tells_what_it_worded(
     client: Callable[[str], TestClient], shop: Shop
 ) -> None:
     customer = shop.customer()
@@ -65,12 +66,14 @@ def test_no_route_writes_what_its_caller_worded(
         owner.post("/v1/projects", json={"name": CANARY}),
         owner.post("/v1/account/webhooks", json={"url": f"https://{CANARY}.test/", "kinds": []}),
         admin.put(f"{of_it}/billing-profile", json=profile),
-        admin.post("/admin/v1/tenants", json={"name": CANARY}),
-        admin.post("/admin/v1/staff", json={"email": f"{CANARY}@x.test", "role": "support"}),
+        admin.patch(of_it, json={"status": "active"}),
     ]
-    assert [it.status_code for it in done] == [201, 201, 201, 201, 200, 201, 201], done
+    assert [it.status_code for it in done] == [201, 201, 201, 201, 200, 200], done
     with shop.sessions.begin() as session:
         events = session.scalars(select(AuditEvent)).all()
         told = json.dumps([[it.actor, it.subject, it.details] for it in events])
     assert len(events) == len(done)
     assert CANARY not in told
+    assert CANARY in everything(shop)
+    assert admin.delete(of_it).status_code == 200
+    assert CANARY not in everything(shop)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
+from support.everything import everything
 from support.invoicing import run
 from support.shop import PEPPER, Customer, Shop, cost_p
 
@@ -34,18 +35,6 @@ def erase(shop: Shop, tenant_id: uuid.UUID, *, waive_balance: bool = True) -> st
             session, tenant_id=tenant_id, author="test", waive_balance=waive_balance
         )
         return tenant.status
-
-
-def everything(shop: Shop) -> str:
-    """Every row of every table, as text."""
-    tables = text("""
-        SELECT format('SELECT coalesce(string_agg(t::text, '' ''), '''') FROM %s t', oid::regclass)
-        FROM pg_class WHERE relkind IN ('r', 'p')
-            AND relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace)
-    """)
-    with shop.sessions.begin() as session:
-        queries = session.scalars(tables).all()
-        return "\n".join(session.execute(text(query)).scalar_one() for query in queries)
 
 
 def told_all_over(shop: Shop, customer: Customer) -> None:
