@@ -197,6 +197,7 @@ def sessions_of() -> Iterator[Any]:
         engine.dispose()
 
 
+@pytest.mark.timeout(600)
 async def test_a_storm_of_kills_leaves_exact_money(
     tmp_path: Path, sessions_of: Any, seed: int
 ) -> None:
