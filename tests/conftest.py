@@ -26,6 +26,14 @@ DATABASE_NUMBERS = count(1)
 QUICK = {"fsync": "off", "max_connections": "200"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the storms: what failed once can be tried again, and for longer."""
+    parser.addoption("--storm-seed", type=int, help="seed of a storm's faults; else a fresh one")
+    parser.addoption(
+        "--storm-seconds", type=float, default=300.0, help="how long the long money storm blows"
+    )
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A private folder whose sockets' paths are short whatever pytest's own folder is."""

@@ -1,7 +1,8 @@
 """Holds every bill against its engines' word, once both are there. Called by `jobs`.
 
-Waiting attempts are the queue. A request is judged when its bill has been settled; when none has
-come for so long that none will, it is judged without. Bills that no engine has told of are found by
+Waiting attempts are the queue. A request is judged when its bill has been settled and every engine
+that may have had a part in it was heard; when none has come for so long that none will, it is
+judged without. Bills that no engine has told of are found by
 going through settled requests behind the journals' reading. Verdicts are told once: as a row for a
 person and in a metric.
 """
@@ -40,6 +41,19 @@ INTERRUPTED = "interrupted"
 
 _log = logging.getLogger(__name__)
 
+# Another engine ran with this one and has not been heard since: perhaps it was killed, and its part
+# of the answer, which the bill has, is in a journal that is read when it is back.
+_MAY_HEAR_MORE = (
+    select(EngineJournal)
+    .where(
+        EngineJournal.kept,
+        EngineJournal.replica != WitnessedAttempt.replica,
+        EngineJournal.read_until > WitnessedAttempt.started_at - WITNESS_COMES_WITHIN,
+        EngineJournal.read_until < WitnessedAttempt.ended_at,
+    )
+    .exists()
+)
+
 
 def compare(session: Session, now: datetime, limit: int = 500) -> int:
     """Judge at most `limit` requests that engines have told of; return how many were."""
@@ -57,6 +71,7 @@ def compare(session: Session, now: datetime, limit: int = 500) -> int:
         select(WitnessedAttempt.request_id)
         .where(
             WitnessedAttempt.compared_at.is_(None),
+            (WitnessedAttempt.ended_at < now - WITNESS_COMES_WITHIN) | ~_MAY_HEAR_MORE,
             is_settled | ((WitnessedAttempt.ended_at < late) & ~may_be_settled),
         )
         .order_by(WitnessedAttempt.ended_at)

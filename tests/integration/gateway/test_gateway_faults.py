@@ -4,11 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
-from support import gateway as gateway_script
 from support.engine import Engine, Plan
 from support.gateway import MODEL, World, make_world, running_gateway
-from support.ports import free_port
+from support.gateway_child import COMMAND, environment, gateway_process
 from support.servers import KillableServer, killable
 
 from controlplane.accounts import epochs
@@ -60,41 +56,6 @@ def postgres_to_kill(server_folder: Path, tmp_path: Path) -> Iterator[tuple[Kill
         postgres.ensure_database()
         upgrade(postgres.url())
         yield server, postgres.url()
-
-
-def environment(world: World) -> dict[str, str]:
-    """The environment that gives a process the world's settings."""
-    return {
-        **os.environ,
-        "DATABASE_URL": world.settings.database_url,
-        "REDIS_URL": world.settings.redis_url,
-        "FLASHPLANE_KEY_PEPPER": world.settings.key_pepper.get_secret_value(),
-        "FLASHPLANE_JOURNAL_DIR": str(world.settings.journal_dir),
-        "FLASHPLANE_SHUTDOWN_GRACE_SECONDS": str(world.settings.shutdown_grace_seconds),
-        "PYTHONPATH": str(Path(gateway_script.__file__).parents[1]),
-    }
-
-
-@asynccontextmanager
-async def gateway_process(world: World) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """The world's gateway in a process of its own; killed when left."""
-    port = free_port()
-    argv = [sys.executable, str(gateway_script.__file__), str(port)]
-    process = subprocess.Popen(argv, env=environment(world))
-    world.url = f"http://127.0.0.1:{port}"
-    try:
-        async with asyncio.timeout(20), httpx.AsyncClient() as http:
-            while True:
-                assert process.poll() is None
-                try:
-                    if (await http.get(f"{world.url}/ready")).status_code == 200:
-                        break
-                except httpx.ConnectError:
-                    await asyncio.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def read_some(http: httpx.AsyncClient, read: int, when_read: asyncio.Event) -> list[str]:
@@ -161,7 +122,7 @@ async def test_sigterm_lets_streams_end_or_aborts_them(idle_world: World, engine
 
 
 async def test_a_second_gateway_on_one_journal_is_refused(world: World) -> None:
-    argv = [sys.executable, str(gateway_script.__file__), "0"]
+    argv = [*COMMAND, "0"]
     second = await asyncio.create_subprocess_exec(
         *argv, env=environment(world), stderr=asyncio.subprocess.PIPE
     )

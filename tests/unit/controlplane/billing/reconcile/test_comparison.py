@@ -34,13 +34,18 @@ def billed(shop: Shop, customer: Customer, usage: TokenUsage = USAGE) -> uuid.UU
 
 
 def told(
-    shop: Shop, request_id: uuid.UUID, usage: TokenUsage = USAGE, ago: timedelta = timedelta()
+    shop: Shop,
+    request_id: uuid.UUID,
+    usage: TokenUsage = USAGE,
+    ago: timedelta = timedelta(),
+    replica: str = "replica-1",
+    finish_reason: str = "stop",
 ) -> None:
     """Let an engine's journal be known to say `usage`."""
     with shop.sessions.begin() as session:
         session.add(
             WitnessedAttempt(
-                replica="replica-1",
+                replica=replica,
                 attempt_id=str(uuid.uuid4()),
                 request_id=request_id,
                 model="deepseek-v4-flash",
@@ -48,7 +53,7 @@ def told(
                 miss_tokens=usage.miss_tokens,
                 output_tokens=usage.output_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
-                finish_reason="stop",
+                finish_reason=finish_reason,
                 started_at=now() - ago,
                 ended_at=now() - ago,
             )
@@ -79,6 +84,36 @@ def test_a_bill_beyond_its_witness_is_found_once(shop: Shop, customer: Customer)
     told(shop, request_id, TokenUsage(1, 2, 2, 0))
     assert compared(shop) == [(request_id, "overbilled")]
     told(shop, request_id, TokenUsage(1, 2, 2, 0))
+    assert compared(shop) == [(request_id, "overbilled")]
+
+
+def read_until(shop: Shop, replica: str, moment: datetime) -> None:
+    """Let an engine's journal have been read so far, and no further."""
+    journal = EngineJournal(replica=replica, kept=True, since=moment - MINUTE, read_until=moment)
+    with shop.sessions.begin() as session:
+        session.merge(journal)
+
+
+def test_an_engine_that_was_killed_is_heard_before_anybody_judges(
+    shop: Shop, customer: Customer
+) -> None:
+    request_id = billed(shop, customer)
+    read_until(shop, "killed", now() - timedelta(seconds=5))
+    # It went on elsewhere, where the client left before anything was made.
+    told(shop, request_id, TokenUsage(), replica="other", finish_reason="aborted")
+    assert compared(shop) == []
+    told(shop, request_id, replica="killed", finish_reason=comparison.INTERRUPTED)
+    read_until(shop, "killed", now())
+    assert compared(shop) == []
+    with shop.sessions.begin() as session:
+        assert report.report(session, since=now() - MINUTE, until=now()).waiting == 0
+
+
+def test_an_engine_that_stays_away_is_not_waited_for_long(shop: Shop, customer: Customer) -> None:
+    request_id = billed(shop, customer)
+    read_until(shop, "gone", now() - 3 * MINUTE)
+    ago = comparison.WITNESS_COMES_WITHIN + timedelta(seconds=1)
+    told(shop, request_id, TokenUsage(1, 2, 2, 0), ago=ago)
     assert compared(shop) == [(request_id, "overbilled")]
 
 
