@@ -17,7 +17,10 @@ from controlplane.accounts import epochs
 from controlplane.metrics import JOURNAL_DAMAGES
 from controlplane.usage import sink
 from controlplane.usage.journal import JournalDir
-from controlplane.usage.segments import Replay, read
+from controlplane.usage.segments import SUFFIX, Replay, read
+
+# A folder's name when the database does not know its epoch.
+FOREIGN = "foreign-"
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +73,12 @@ def _clear(
     directory: JournalDir, *, replayed: Collection[uuid.UUID], foreign: Collection[uuid.UUID]
 ) -> None:
     for epoch_id in replayed:
-        shutil.rmtree(directory.folder(epoch_id))
+        folder = directory.folder(epoch_id)
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            directory.kept.take(path, epoch_id)
+        shutil.rmtree(folder)
     for epoch_id in foreign:
         # Another database's money: not ours to bill, nor to throw away.
-        aside = directory.path / f"foreign-{epoch_id}"
+        aside = directory.path / f"{FOREIGN}{epoch_id}"
         directory.folder(epoch_id).rename(aside)
         _log.error("journal_of_another_database", extra={"segment": str(aside)})
