@@ -10,9 +10,8 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ARRAY, CompoundSelect, Uuid, any_, bindparam, func, select, union
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -25,15 +24,11 @@ from controlplane.pricing import book
 from controlplane.pricing.rating import Price
 from controlplane.tenants.models import ApiKey
 from controlplane.usage import sink
-from controlplane.usage.models import StagedUsage, UsageEvent
+from controlplane.usage.models import StagedUsage
 from controlplane.usage.records import TokenUsage
 
 _REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
-_KNOWN: CompoundSelect[Any] = union(
-    select(UsageEvent.request_id).where(UsageEvent.request_id == _REQUESTS),
-    select(StagedUsage.request_id).where(StagedUsage.request_id == _REQUESTS),
-    select(LedgerTransaction.request_id).where(LedgerTransaction.request_id == _REQUESTS),
-)
+_CHARGED = select(LedgerTransaction.request_id).where(LedgerTransaction.request_id == _REQUESTS)
 _HELD = select(Hold.request_id).where(Hold.request_id == _REQUESTS)
 _KEYS = select(ApiKey.tenant_id, ApiKey.id).where(
     ApiKey.id == any_(bindparam("key_ids", type_=ARRAY(Uuid)))
@@ -66,7 +61,8 @@ class Replayed:
 
 def known(session: Session, request_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Return those requests whose usage or charge the database has."""
-    return set(session.scalars(_KNOWN, {"request_ids": list(request_ids)}))
+    charged = session.scalars(_CHARGED, {"request_ids": list(request_ids)})
+    return sink.known(session, request_ids) | {it for it in charged if it is not None}
 
 
 def settle_all(session: Session) -> None:

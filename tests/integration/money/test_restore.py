@@ -1,32 +1,29 @@
 """A dump and the journals since give the ledger back to the last picodollar."""
 
-import asyncio
-import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from support.dumps import dump
-from support.shop import GATEWAY, Customer, Shop, final, progress
+from support.shop import Customer, Shop, final, progress
 from typer.testing import CliRunner
 
-from controlplane.accounts import epochs, ledger
+from controlplane.accounts import epochs
 from controlplane.accounts.corrections import grant
 from controlplane.accounts.ledger_hash import ledger_hash
 from controlplane.billing.restoring.restore import Restored, restore
 from controlplane.cli.main import app
 from controlplane.db import open_engine, session_factory
-from controlplane.usage import sink
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.models import UsageEvent
 from controlplane.usage.records import TokenUsage
 from controlplane.usage.recovery import recover
+from worker.server.journal_store import JournalStore, Row
 
 HOUR = 3600.0
 
@@ -172,4 +169,125 @@ async def test_restoring_twice_changes_nothing(shop: Shop, tmp_path: Path) -> No
     done = again(lost)
     assert (done.billed, done.already_there) == (0, 77)
     assert done.ledger.sha256 == lost.sha256
+    assert done.violations == []
+
+
+async def test_a_start_before_the_restore_hides_nothing(shop: Shop, tmp_path: Path) -> None:
+    lost = await lose(shop, tmp_path)
+    with opened(lost.dump_url) as sessions:
+        for folder in lost.folders:
+            directory = JournalDir(folder, keep_seconds=HOUR)
+            recover(sessions, directory, folder.name)
+            directory.close()
+    assert again(lost).ledger.sha256 == lost.sha256
+
+
+async def test_a_dry_run_tells_the_hash_and_changes_nothing(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await lose(shop, tmp_path)
+    with opened(lost.dump_url) as sessions:
+        before = sha256(sessions)
+    monkeypatch.setenv("DATABASE_URL", lost.dump_url)
+    options = [it for folder in lost.folders for it in ("--journal", str(folder))]
+    dry = CliRunner().invoke(app, ["restore", "--dry-run", *options])
+    assert dry.exit_code == 0, dry.output
+    assert "This was a dry run" in dry.output
+    assert lost.sha256 in dry.output
+    with opened(lost.dump_url) as sessions:
+        assert sha256(sessions) == before
+    assert CliRunner().invoke(app, ["restore", *options]).exit_code == 0
+    with opened(lost.dump_url) as sessions:
+        assert sha256(sessions) == lost.sha256
+
+
+async def test_what_a_lost_top_up_paid_is_set_aside_until_it_is_made_again(
+    shop: Shop, tmp_path: Path
+) -> None:
+    customer = shop.customer(10**6)
+    dump_url = dump_of(shop)
+    shop.top_up(customer, 10**12)
+    gateway = Gateway(shop, tmp_path / "one", "one")
+    served = await gateway.serve(customer, 5)
+    await gateway.stop()
+    wanted = sha256(shop.sessions)
+    with opened(dump_url) as sessions:
+        done = restore(sessions, folders=[tmp_path / "one"])
+        assert [it.request_id for it in done.set_aside] == served
+        assert {it.tenant_id for it in done.set_aside} == {customer.tenant_id}
+        assert {it.reason for it in done.set_aside} == {"its account cannot pay it"}
+        assert done.violations == []
+        restored = object.__new__(Shop)
+        restored.sessions = sessions
+        restored.top_up(customer, 10**12)
+        done = restore(sessions, folders=[tmp_path / "one"])
+    assert (done.billed, done.set_aside) == (5, [])
+    assert done.ledger.sha256 == wanted
+
+
+async def test_an_engines_journal_bills_what_has_a_hold_and_tells_the_rest(
+    shop: Shop, tmp_path: Path
+) -> None:
+    customer = shop.customer(10**12)
+    gateway = Gateway(shop, tmp_path / "lost", "lost")
+    shop.epoch_id = gateway.epoch_id
+    running = shop.hold(customer)
+    dump_url = dump_of(shop)
+    usage = TokenUsage(3, 7, 5, 1)
+    shop.stage(shop.trace(customer, running, usage))
+    later = shop.hold(customer)
+    shop.stage(shop.trace(customer, later, usage))
+    shop.settle()
+    await gateway.stop()
+    (tmp_path / "nothing").mkdir()
+    engine_file = engine_journal(tmp_path / "engine.sqlite", {running: usage, later: usage})
+    with opened(dump_url) as sessions:
+        done = restore(sessions, folders=[tmp_path / "nothing"], engine_files=[engine_file])
+        assert done.witnessed == [running]
+        assert tokens(sessions) == (3, 7, 5)
+        (aside,) = done.set_aside
+        assert (aside.request_id, aside.tenant_id, aside.usage) == (later, None, usage)
+        assert done.violations == []
+        again_done = restore(sessions, folders=[tmp_path / "nothing"], engine_files=[engine_file])
+    assert again_done.witnessed == []
+    assert again_done.ledger == done.ledger
+
+
+def engine_journal(path: Path, used: dict[uuid.UUID, TokenUsage]) -> Path:
+    """Write an engine's journal with one attempt at each request."""
+    store = JournalStore(path)
+    rows = [
+        Row(
+            attempt_id=uuid.uuid4().hex,
+            request_id=str(request_id),
+            model="deepseek-v4-flash",
+            started_us=1,
+            prompt_tokens=usage.hit_tokens + usage.miss_tokens,
+            prompt_cache_hit_tokens=usage.hit_tokens,
+            prompt_cache_miss_tokens=usage.miss_tokens,
+            completion_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            resumed_tokens=0,
+            finish_reason="stop",
+        )
+        for request_id, usage in used.items()
+    ]
+    store.write([], rows)
+    store.close()
+    return path
+
+
+async def test_an_older_journal_without_holds_is_told(shop: Shop, tmp_path: Path) -> None:
+    customer = shop.customer(10**12)
+    dump_url = dump_of(shop)
+    directory = JournalDir(tmp_path / "one")
+    journal = Journal(directory, shop.epoch_id)
+    request_id = shop.hold(customer)
+    journal.append(shop.opened(customer, request_id))
+    await journal.final(final(request_id, TokenUsage(1, 2, 3, 0)))
+    await journal.close()
+    directory.close()
+    with opened(dump_url) as sessions:
+        done = restore(sessions, folders=[tmp_path / "one"])
+    assert [it.reason for it in done.set_aside] == ["its journal does not tell its hold"]
     assert done.violations == []
