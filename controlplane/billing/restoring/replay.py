@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -20,6 +21,7 @@ from controlplane.accounts.models import GatewayEpoch, Hold, LedgerTransaction
 from controlplane.billing import settlement
 from controlplane.billing.charging import NOTHING, Cover, bill
 from controlplane.billing.restoring.journals import Told
+from controlplane.db import copy_in
 from controlplane.pricing import book
 from controlplane.pricing.rating import Price
 from controlplane.tenants.models import ApiKey
@@ -35,6 +37,20 @@ _KEYS = select(ApiKey.tenant_id, ApiKey.id).where(
 )
 _REJECTED = select(StagedUsage.request_id, StagedUsage.rejected).where(
     StagedUsage.request_id == _REQUESTS, StagedUsage.rejected.is_not(None)
+)
+_HOLD_COLUMNS = (
+    "request_id",
+    "tenant_id",
+    "api_key_id",
+    "account_id",
+    "epoch_id",
+    "price_version_id",
+    "band",
+    "amount_p",
+    "prompt_tokens",
+    "completion_tokens",
+    "state",
+    "closed_at",
 )
 # Lives that began after the dump was made; whose they were the journal does not tell.
 _GATEWAY = "restored"
@@ -147,25 +163,27 @@ def _hold_again(session: Session, batch: Sequence[Told], desk: _Desk) -> None:
         for epoch_id in {it.epoch_id for it in batch}
     ]
     session.execute(insert(GatewayEpoch).values(epochs).on_conflict_do_nothing())
-    session.execute(
-        insert(Hold).values(
-            [
-                {
-                    "request_id": it.request_id,
-                    "tenant_id": it.tenant_id,
-                    "api_key_id": it.api_key_id,
-                    "account_id": desk.accounts[it.tenant_id].account_id,
-                    "epoch_id": told.epoch_id,
-                    "price_version_id": it.price_version_id,
-                    "band": it.band,
-                    "amount_p": it.amount_p,
-                    "prompt_tokens": it.prompt_tokens,
-                    "completion_tokens": it.completion_tokens,
-                    "state": "released",
-                    "closed_at": func.now(),
-                }
-                for told in batch
-                for it in [told.trace.opened]
-            ]
-        )
+    now = datetime.now(UTC)
+    copy_in(
+        session,
+        Hold.__tablename__,
+        _HOLD_COLUMNS,
+        (
+            (
+                opened.request_id,
+                opened.tenant_id,
+                opened.api_key_id,
+                desk.accounts[opened.tenant_id].account_id,
+                told.epoch_id,
+                opened.price_version_id,
+                opened.band,
+                opened.amount_p,
+                opened.prompt_tokens,
+                opened.completion_tokens,
+                "released",
+                now,
+            )
+            for told in batch
+            for opened in [told.trace.opened]
+        ),
     )
