@@ -3,7 +3,8 @@
 Called by holds and settlement for tokens, and by whatever else spends a tenant's money. The rule of
 `funds` holds for them too: whoever changes a tenant's budgets has locked its account before, so a
 budget is as hard as a balance. What is settled counts in the period in which it is settled, by the
-database's clock.
+database's clock. What is given back later, by a refund or a credit, lowers no budget: it bounds
+what is used, and money that came back is no leave to use more in the same period.
 """
 
 import uuid

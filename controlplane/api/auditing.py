@@ -1,7 +1,8 @@
 """What the audit log is told of a mutating request. Called by `contract` in its transaction.
 
-What was sent is told, less what `audit.redaction` finds secret. Answers, which may hold a new key,
-are not told but for the id of what was made.
+What was sent is told, less what may tell of a person, see `audit.personal`, and what
+`audit.redaction` finds secret. Answers, which may hold a new key, are not told but for the id of
+what was made.
 """
 
 import json
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from controlplane.audit.chain import record
+from controlplane.audit.personal import impersonal
 
 _TENANTS: Final = "/admin/v1/tenants"
 
@@ -19,15 +21,18 @@ _TENANTS: Final = "/admin/v1/tenants"
 def note(session: Session, request: Request, action: str, body: bytes, content: bytes) -> None:
     """Record that the caller of `request` did `action`, answered with `content`."""
     made = _object(content)
+    caller = request.state.caller
     subject = request.url.path
+    if caller.tenant_id is not None and "name" in request.path_params:
+        # Named by the tenant, maybe after a person. What the staff names is of the platform.
+        subject = subject.rpartition("/")[0]
     if request.method == "POST" and isinstance(made.get("id"), str):
         subject = f"{subject}/{made['id']}"
     details: dict[str, object] = {"method": request.method}
     if request.url.query:
-        details["query"] = dict(request.query_params)
+        details["query"] = impersonal(request.query_params)
     if body:
-        details["body"] = _object(body)
-    caller = request.state.caller
+        details["body"] = impersonal(_object(body))
     record(
         session,
         tenant_id=caller.tenant_id or _concerned(request, made),

@@ -24,9 +24,9 @@ def erase_tenant(
     """Delete a tenant for ever: erase the person, keep the books.
 
     Its keys open nothing from now on. Names, members, billing address, webhooks and what its
-    deployments were made of are erased; the ledger, usage, final invoices and the audit log stay
-    and tell it by its id. Refused while something of it runs, is unsettled or not invoiced, or
-    money is left on the account.
+    deployments were made of are erased, its commitments end; the ledger, usage, final invoices and
+    the audit log stay and tell it by its id. Refused while something of it runs, is unsettled or
+    not invoiced, or money is left on the account or due of a commitment.
     """
     tenant = erasure.erase(
         session, tenant_id=tenant_id, author=admin.actor, waive_balance=waive_balance

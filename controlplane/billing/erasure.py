@@ -1,6 +1,7 @@
 """Deletes a tenant for ever: the person is erased, the books stay. Called by the admin API.
 
-Names, addresses, people, webhooks and what deployments were made of go. Ids, usage, the ledger,
+Names, addresses, people, webhooks, what they told, and what deployments were made of go. Promises
+to use something end where they have been reckoned. Ids, usage, the ledger,
 invoices and the audit log stay, as the law asks of books; they tell the tenant by its id. What the
 ledger and final invoices say in words cannot be changed and is not.
 """
@@ -8,7 +9,7 @@ ledger and final invoices say in words cannot be changed and is not.
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import String, cast, delete, or_, select, update
+from sqlalchemy import String, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds, ledger
@@ -18,15 +19,16 @@ from controlplane.accounts.models import Account, Hold
 from controlplane.billing.invoices import coverage
 from controlplane.billing.invoices.models import BillingProfile
 from controlplane.db import Base
+from controlplane.deployments.commitments import Commitment, CommitmentDue
 from controlplane.deployments.models import Deployment, GpuInterval, VolumeInterval
 from controlplane.errors import Conflict, NotFound
 from controlplane.money import p_to_usd
 from controlplane.tenants.models import ApiKey, Membership, Person, Project, Tenant
 from controlplane.usage.models import StagedUsage
-from controlplane.webhooks.models import WebhookEndpoint
+from controlplane.webhooks.models import WebhookEndpoint, WebhookNotice
 
-# Rows that are nothing but the person's.
-_PERSONAL: tuple[type[Base], ...] = (BillingProfile, Membership, WebhookEndpoint)
+# Rows that are nothing but the person's. Deliveries go with their endpoints, before their notices.
+_PERSONAL: tuple[type[Base], ...] = (BillingProfile, Membership, WebhookEndpoint, WebhookNotice)
 # A life that was proven this recently may go on.
 _RECENT = timedelta(minutes=10)
 
@@ -38,7 +40,8 @@ def erase(
 
     Args:
         author: who is written down as having given up a balance.
-        waive_balance: give up what is left on the account, money or debt, by an adjustment.
+        waive_balance: give up what is left on the account, money or debt, by an adjustment, and
+            what is due of commitments and was not collected.
 
     Raises:
         NotFound: no such tenant.
@@ -54,6 +57,7 @@ def erase(
         return tenant
     _refuse_unfinished(session, tenant_id)
     _close(session, accounts, tenant_id, author=author, waive_balance=waive_balance)
+    _end_commitments(session, tenant_id)
     _forget(session, tenant_id)
     tenant.name, tenant.status = f"deleted {tenant_id}", "deleted"
     session.flush()
@@ -99,11 +103,11 @@ def _close(
     waive_balance: bool,
 ) -> None:
     account, ours = accounts.by_tenant[tenant_id], accounts.by_kind["adjustments"]
-    left_p = account.balance_p
-    if left_p and not waive_balance:
+    left_p, due_p = account.balance_p, _due_p(session, tenant_id)
+    if (left_p or due_p) and not waive_balance:
         raise Conflict(
-            f"The account has {p_to_usd(left_p)} USD: bring it to zero, or give it up with"
-            " waive_balance.",
+            f"The account has {p_to_usd(left_p)} USD, and {p_to_usd(due_p)} USD are due of"
+            " commitments: bring both to zero, or give them up with waive_balance.",
             param="waive_balance",
         )
     if left_p:
@@ -114,6 +118,31 @@ def _close(
         update(Account)
         .where(Account.tenant_id == tenant_id)
         .values(terms="prepaid", credit_limit_p=0)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _due_p(session: Session, tenant_id: uuid.UUID) -> int:
+    left = func.sum(CommitmentDue.due_p - CommitmentDue.paid_p)
+    query = select(func.coalesce(left, 0)).where(CommitmentDue.tenant_id == tenant_id)
+    return int(session.execute(query).scalar_one())
+
+
+def _end_commitments(session: Session, tenant_id: uuid.UUID) -> None:
+    """End what runs or is to begin where it has been reckoned, so that nothing more falls due."""
+    session.execute(
+        update(Commitment)
+        .where(
+            Commitment.tenant_id == tenant_id,
+            or_(Commitment.ends_at.is_(None), Commitment.due_until < Commitment.ends_at),
+        )
+        .values(
+            ends_at=Commitment.due_until,
+            # A term is never empty: one of which nothing was reckoned is left its shortest.
+            starts_at=func.least(
+                Commitment.starts_at, Commitment.due_until - timedelta(microseconds=1)
+            ),
+        )
         .execution_options(synchronize_session=False)
     )
 

@@ -11,6 +11,8 @@ import typer
 from controlplane.cli.client import AdminClient
 from controlplane.cli.failure import Commands
 from controlplane.cli.output import AsJson, Limit, print_one, print_rows
+from controlplane.cli.usage_sums import MOST_DAYS, SUM_COLUMNS, By, summed
+from controlplane.errors import StartupError
 from controlplane.settings import Settings
 
 TENANT_COLUMNS = ("name", "id", "status", "created_at")
@@ -27,7 +29,9 @@ LEDGER_COLUMNS = ("created_at", "account", "amount_usd", "explanation")
 Tenant = Annotated[str, typer.Argument(help="A tenant's name or id.")]
 OneTenant = Annotated[str, typer.Option("--tenant", help="Only this tenant's: name or id.")]
 
-tenants = typer.Typer(cls=Commands, help="Make, list, suspend tenants.", no_args_is_help=True)
+tenants = typer.Typer(
+    cls=Commands, help="Make, list, suspend, delete tenants.", no_args_is_help=True
+)
 keys = typer.Typer(cls=Commands, help="Make, list, revoke API keys.", no_args_is_help=True)
 
 
@@ -65,6 +69,30 @@ def suspend_tenant(tenant: Tenant, as_json: AsJson = False) -> None:
 def activate_tenant(tenant: Tenant, as_json: AsJson = False) -> None:
     """Let a suspended tenant in again."""
     _set_status(tenant, "active", as_json=as_json)
+
+
+@tenants.command("delete")
+def delete_tenant(
+    tenant: Tenant,
+    waive_balance: Annotated[
+        bool,
+        typer.Option(
+            "--waive-balance", help="Give up what is left on its account, money or debt, for good."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a tenant for ever: names, people, addresses, webhooks. The books stay, told by its id.
+
+    Refused while something of it runs or is on no final invoice yet: the answer says what.
+    """
+    with AdminClient(Settings()) as client:
+        tenant_id = client.tenant_id(tenant)
+        if not yes:
+            typer.confirm(f"Erase the tenant {tenant} ({tenant_id}) for ever?", abort=True)
+        query = {"waive_balance": waive_balance}
+        print_one(client.call("DELETE", f"/tenants/{tenant_id}", params=query), as_json=as_json)
 
 
 @keys.command("create")
@@ -145,9 +173,28 @@ def balance(tenant: Tenant, as_json: AsJson = False) -> None:
         print_one(answer, as_json=as_json)
 
 
-def usage(tenant: OneTenant = "", limit: Limit = 20, as_json: AsJson = False) -> None:
-    """List settled requests with their tokens and charge, newest first."""
+def usage(
+    tenant: OneTenant = "",
+    by: Annotated[
+        By | None, typer.Option(help="Add up a tenant's last days by this; none: list requests.")
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, max=MOST_DAYS, help="With --by: how many, today included.")
+    ] = 7,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List settled requests with their tokens and charge, newest first; or add them up.
+
+    For example: flashplane usage --tenant acme --by model --days 30
+    """
     with AdminClient(Settings()) as client:
+        if by is not None:
+            if not tenant:
+                raise StartupError("--by adds up one tenant's usage: name it with --tenant.")
+            found = summed(client, client.tenant_id(tenant), by, days)
+            print_rows(found, SUM_COLUMNS, as_json=as_json)
+            return
         rows = client.pages("/usage", of_tenant(client, tenant), limit)
         print_rows(rows, USAGE_COLUMNS, as_json=as_json)
 

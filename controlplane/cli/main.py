@@ -52,6 +52,7 @@ Customers and money, with the running product:
     flashplane budgets set acme 100 --period month
     flashplane credit grant acme 5 --reason welcome
     flashplane usage --tenant acme
+    flashplane usage --tenant acme --by model --days 30
     flashplane ledger --tenant acme --json
     flashplane ledger export --format beancount
     flashplane books

@@ -29,6 +29,7 @@ REPLICAS = Resource(GROUP, VERSION, "replicas", "Replica")
 
 # Labels and annotations that are part of the contract.
 TENANT_LABEL = f"{GROUP}/tenant"  # on a namespace: the tenant it belongs to
+SUSPENDED_LABEL = f"{GROUP}/suspended"  # on a namespace: nothing may run there, a `Suspension`
 OWNER_LABEL = f"{GROUP}/owner"  # on a Replica, Pod, ...: the name of the deployment or endpoint
 REPLICA_LABEL = f"{GROUP}/replica"  # on what a Replica owns
 ROW_ANNOTATION = f"{GROUP}/deployment-id"  # on a projected object: its row; absent: hand-written
@@ -43,6 +44,13 @@ class Path(StrEnum):
     SERVERLESS = "serverless"
     DEDICATED = "dedicated"
     BARE = "bare"
+
+
+class Suspension(StrEnum):
+    """Why nothing may run in a tenant's namespace."""
+
+    FUNDS = "insufficient_balance"
+    TENANT = "tenant_suspended"
 
 
 class Rule(NamedTuple):

@@ -28,7 +28,7 @@ from controlplane.cluster import (
 )
 from controlplane.crd.base import TENANT_LABEL, Path
 from controlplane.db import uuid7
-from controlplane.deployments import objects
+from controlplane.deployments import objects, standing
 from controlplane.deployments.catalogue import observe_catalogue
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.objects import MANAGER, Key, Seen
@@ -79,7 +79,7 @@ def project(session: Session, cluster: Cluster, *, limit: int = 200) -> int:
     for row, silence in unanswered:
         _refuse(row, str(silence))
     session.flush()
-    return writes
+    return writes + standing.tell(session, cluster)
 
 
 def observe(session: Session, cluster: Cluster, *, catalogue_namespace: str = "flashplane") -> int:

@@ -59,6 +59,7 @@ EVERY_SECONDS = {
     "keep_partitions": 3600.0,
     "forget_answers": 600.0,
     "deliver_webhooks": 1.0,
+    "forget_deliveries": 3600.0,
 }
 PROJECT_SECONDS = 2.0
 ANCHOR_SECONDS = 3600.0
@@ -228,6 +229,13 @@ def deliver_webhooks() -> None:
         _courier().tick()
     except OUTAGES:
         _log.warning("database_unavailable")
+
+
+@app.task
+def forget_deliveries() -> None:
+    """Remove webhook deliveries that ended a month ago, until none is left."""
+    while _tick(lambda session: delivery.forget(session, datetime.now(UTC))):
+        pass
 
 
 @cache

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import exc, func, select, update
+from sqlalchemy import delete, exc, func, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from controlplane.db import uuid7
@@ -31,6 +31,9 @@ MOST_OF_TENANT = 4
 LEASE = timedelta(seconds=60)
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 8 * 3600.0
+# What a tenant can be shown of what it was told; notices stay, so that none happens twice.
+KEPT = timedelta(days=30)
+_FORGOTTEN_AT_ONCE = 1000
 USER_AGENT = "Flashplane-Webhooks/1"
 GONE = 410
 
@@ -151,6 +154,20 @@ def settle(session: Session, claimed: Claimed, outcome: Outcome, now: datetime) 
     else:
         delivery.claim, delivery.last_error = None, error
         delivery.next_attempt_at = now + wait
+
+
+def forget(session: Session, now: datetime) -> int:
+    """Remove some deliveries that ended a month ago; return how many. Called by the jobs."""
+    old = (
+        select(WebhookDelivery.id)
+        .where(WebhookDelivery.state != "pending", WebhookDelivery.ended_at < now - KEPT)
+        .limit(_FORGOTTEN_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    gone = session.scalars(
+        delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)).returning(WebhookDelivery.id)
+    )
+    return len(gone.all())
 
 
 def retry_seconds(attempts: int, jitter: float) -> float:

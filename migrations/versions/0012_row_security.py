@@ -22,7 +22,7 @@ _OTHERWISE = {
 }
 # What the tenants' REST API does to each table, and no more.
 _READ = (
-    *("accounts", "billing_profiles", "commitment_dues", "commitments", "fund_states"),
+    *("billing_profiles", "commitment_dues", "commitments", "fund_states"),
     *("gpu_intervals", "holds", "invoice_lines"),
     *("invoice_payments", "invoices", "ledger_entries", "ledger_transactions", "people"),
     *("price_rates", "price_versions", "usage_deltas", "usage_events", "usage_expired"),
@@ -32,6 +32,8 @@ _READ = (
     "storage_price_versions",
 )
 _WRITE = {
+    # To lock the account while a budget is set; its sums cannot be written.
+    "accounts": "SELECT, UPDATE (id)",
     "api_keys": "SELECT, INSERT, UPDATE",
     "audit_events": "SELECT, INSERT",
     "budgets": "SELECT, INSERT, UPDATE, DELETE",

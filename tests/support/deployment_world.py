@@ -74,6 +74,7 @@ class World:
         self.finalizers: list[str] = []
         self.deleting = False
         self.terminating = False
+        self.suspended = ""
         self.status: Object = {}
         self.bodies: dict[str, Object] = {}
         self.born: dict[str, float] = {}
@@ -170,7 +171,7 @@ class World:
             catalogue=self.catalogue,
             verdicts=verdicts,
             stock=self.stock,
-            namespace=Namespace(self.tenant, self.terminating, live={}),
+            namespace=Namespace(self.tenant, self.terminating, live={}, suspended=self.suspended),
             signals=Signals(gateways, {**engines, **self.engines}, self.notices),
             start_seconds=self.start_seconds,
         )

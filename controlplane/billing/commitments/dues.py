@@ -2,15 +2,18 @@
 
 A period falls due once: its row, and how far the commitment has been reckoned, commit together.
 What the account does not cover stays due and is collected as money comes in; each collection is a
-ledger transaction of its own, which commits with the new figure of its row.
+ledger transaction of its own, which commits with the new figure of its row. The tenant's budgets
+count what is collected, as they count GPU time.
 """
 
+import uuid
+from collections import Counter
 from datetime import datetime
 
 from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
-from controlplane.accounts import funds, ledger
+from controlplane.accounts import budgets, funds, ledger
 from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import Account, LedgerEntry, LedgerTransaction
 from controlplane.billing.commitments import reckoning
@@ -62,16 +65,20 @@ def collect(session: Session, limit: int = 100) -> int:
     accounts = funds.lock(session, tenant_ids={it.tenant_id for it in unpaid}, platform=["revenue"])
     left_p = {tenant_id: account.available_p for tenant_id, account in accounts.by_tenant.items()}
     postings = []
+    collected_p: Counter[uuid.UUID] = Counter()
     for due in unpaid:
         amount_p = min(due.due_p - due.paid_p, left_p[due.tenant_id], MAX_ENTRY_P)
         if amount_p <= 0:
             continue
         left_p[due.tenant_id] -= amount_p
         due.paid_p += amount_p
+        collected_p[due.tenant_id] += amount_p
         account, revenue = accounts.by_tenant[due.tenant_id], accounts.by_kind["revenue"]
         entries = [Entry(account, -amount_p), Entry(revenue, amount_p)]
         postings.append(Posting("commitment", due.tenant_id, entries, _words(due), "metering"))
     ledger.post(session, postings)
+    for tenant_id, amount_p in sorted(collected_p.items()):
+        budgets.spend(session, tenant_id=tenant_id, amount_p=amount_p)
     session.flush()
     return len(postings)
 

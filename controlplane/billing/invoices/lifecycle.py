@@ -41,6 +41,7 @@ from controlplane.billing.invoices.models import (
 )
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.db import uuid7
+from controlplane.tenants.models import Tenant
 from controlplane.webhooks import outbox
 
 _log = logging.getLogger(__name__)
@@ -49,13 +50,14 @@ _log = logging.getLogger(__name__)
 def begin_months(session: Session, now: datetime, limit: int = 1000) -> int:
     """Open the running month of at most `limit` tenants, and those it missed; return how many.
 
-    A tenant's first month is that of its account's first entry.
+    A tenant's first month is that of its account's first entry. A deleted one gets no more months.
     """
     running = months.month_of(now)
     newest = _newest_month()
     found = session.execute(
         select(Account.tenant_id, newest, _first_month(), Account.id)
-        .where(Account.tenant_id.is_not(None), func.coalesce(newest, date.min) < running)
+        .join(Tenant, Tenant.id == Account.tenant_id)
+        .where(Tenant.status != "deleted", func.coalesce(newest, date.min) < running)
         .order_by(Account.id)
         .limit(limit)
     ).all()

@@ -8,6 +8,7 @@ and makes another. Its volume outlives leases, and goes with the endpoint.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from controlplane.cluster import SERVICES, VOLUME_CLAIMS, Object
 from controlplane.crd.base import ENDPOINTS, OWNER_LABEL, REPLICAS, seconds
@@ -39,6 +40,7 @@ Problem = tuple[Reason, str]
 
 def plan(observed: Observed, now: float) -> Plan:
     """Return what brings the endpoint nearer to its spec."""
+    observed = _halted(observed)
     endpoint = observed.endpoint
     if endpoint.deleting:
         return _ending(observed, now)
@@ -59,6 +61,15 @@ def plan(observed: Observed, now: float) -> Plan:
             actions += _keep(observed, problem)
     waits = [it for it in (expires_in, pause if pause > 0 else None) if it is not None]
     return Plan(tuple(actions), again_in_seconds=min(waits, default=None))
+
+
+def _halted(observed: Observed) -> Observed:
+    """Return the same with a stopped spec where nothing may run in the namespace."""
+    endpoint = observed.endpoint
+    if not observed.namespace.suspended or endpoint.spec.state == "Stopped":
+        return observed
+    spec = endpoint.spec.model_copy(update={"state": "Stopped"})
+    return replace(observed, endpoint=endpoint.model_copy(update={"spec": spec}))
 
 
 def check(observed: Observed) -> Problem | None:

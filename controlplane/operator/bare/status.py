@@ -117,7 +117,8 @@ def _readiness(observed: Observed, problem: tuple[Reason, str] | None) -> tuple[
         return False, *problem
     if replica is None:
         stopped = endpoint.spec.state == "Stopped"
-        return False, Reason.STOPPED if stopped else Reason.STARTING, ""
+        why = observed.namespace.why_suspended
+        return False, Reason.STOPPED if stopped else Reason.STARTING, why
     state = replica.status
     if state.phase is Phase.SERVING:
         return True, Reason.AS_WANTED, ""

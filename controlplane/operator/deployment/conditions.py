@@ -89,7 +89,7 @@ def _ready(scene: Scene, words: list[Word]) -> Word:
             if word.status == status:
                 return Word(ready, word.status, word.reason, word.message)
     if at_rest is not None:
-        return Word(ready, "True", at_rest)
+        return Word(ready, "True", at_rest, scene.observed.namespace.why_suspended)
     serving = scene.fleet.serving()
     if len(serving) < scene.desired:
         missing = f"{len(serving)} of {scene.desired} replicas serve"

@@ -5,6 +5,7 @@ moved, drains, new replicas, removals, the status, events.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from controlplane.cluster import Object
 from controlplane.crd.base import DEPLOYMENTS
@@ -32,6 +33,7 @@ ISOLATION_SECONDS = 60.0  # between looks at a tenant's namespace
 
 def plan(observed: Observed, now: float) -> Plan:
     """Return the next steps. `now` is in seconds since 1970; `observed` remembers it already."""
+    observed = _halted(observed)
     deployment, fleet = observed.deployment, sort(observed)
     if deployment.deleting or observed.namespace.terminating:
         return _ending(observed, fleet, now)
@@ -64,6 +66,15 @@ def plan(observed: Observed, now: float) -> Plan:
         *_events(deployment, decision[1], way),
     ]
     return Plan(tuple(actions), _again_in_seconds(observed, fleet, way, pause, now))
+
+
+def _halted(observed: Observed) -> Observed:
+    """Return the same with a stopped spec where nothing may run in the namespace."""
+    deployment = observed.deployment
+    if not observed.namespace.suspended or deployment.spec.stopped:
+        return observed
+    spec = deployment.spec.model_copy(update={"stopped": True})
+    return replace(observed, deployment=deployment.model_copy(update={"spec": spec}))
 
 
 def _again_in_seconds(

@@ -10,9 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from controlplane.cluster import Object, Resource, key_of
+from controlplane.crd.base import Suspension
 from controlplane.crd.conditions import Reason, Status
 from controlplane.operator.actions import Apply
 from controlplane.operator.manifests.tenant import holds
+
+_WHY_SUSPENDED = {
+    Suspension.FUNDS: "its tenant's money is used up: it runs again when some comes in",
+    Suspension.TENANT: "its tenant is suspended",
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,20 @@ class Namespace:
         terminating: it is being deleted, or gone.
         wanted: what must be in it, from `manifests.tenant`.
         live: what is in it, by plural and name; None: not read.
+        suspended: why nothing may run there, by its label; empty: nothing is in the way.
     """
 
     tenant: str = ""
     terminating: bool = False
     wanted: tuple[tuple[Resource, Object], ...] = ()
     live: Mapping[tuple[str, str], Object] | None = field(default=None, repr=False)
+    suspended: str = ""
+
+    @property
+    def why_suspended(self) -> str:
+        """Why nothing may run there, for people; empty: nothing is in the way."""
+        known = self.suspended in list(Suspension)
+        return _WHY_SUSPENDED[Suspension(self.suspended)] if known else self.suspended
 
     @cached_property
     def missing(self) -> Sequence[tuple[Resource, Object]]:

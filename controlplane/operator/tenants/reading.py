@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from controlplane.cluster import Cluster, Forbidden, NotFound, Object, Resource, key_of
-from controlplane.crd.base import TENANT_LABEL
+from controlplane.crd.base import SUSPENDED_LABEL, TENANT_LABEL
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpoint
 from controlplane.crd.inference import InferenceDeployment
@@ -113,7 +113,8 @@ class Namespaces:
     def _take(
         self, name: str, body: Object, gpus: dict[str, int], known: _Reading | None
     ) -> _Reading:
-        tenant = body["metadata"].get("labels", {}).get(TENANT_LABEL, "")
+        labels = body["metadata"].get("labels", {})
+        tenant = labels.get(TENANT_LABEL, "")
         wanted = (
             tenant_objects(name, tenant, self._settings, gpus=gpus)
             if tenant
@@ -123,7 +124,8 @@ class Namespaces:
             at, live = known.at, known.facts.live
         else:
             at, live = self._clock(), self._live(wanted)
-        facts = Namespace(tenant, wanted=tuple(wanted), live=live)
+        suspended = labels.get(SUSPENDED_LABEL, "")
+        facts = Namespace(tenant, wanted=tuple(wanted), live=live, suspended=suspended)
         with self._lock:
             taken = self._readings[name] = _Reading(at, body, gpus, facts)
         return taken

@@ -25,7 +25,7 @@ OF_TENANTS = text("""
     SELECT relname, relrowsecurity,
         EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid) AS has_policy,
         has_table_privilege('flashplane_tenant', pg_class.oid, 'SELECT') AS readable,
-        has_any_column_privilege('flashplane_tenant', pg_class.oid, 'UPDATE') AS writable,
+        has_column_privilege('flashplane_tenant', pg_class.oid, 'tenant_id', 'UPDATE') AS writable,
         relispartition
     FROM pg_class
     WHERE relnamespace <> 'pg_catalog'::regnamespace AND relkind IN ('r', 'p')

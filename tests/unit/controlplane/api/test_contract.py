@@ -12,6 +12,7 @@ from support.shop import PEPPER, Shop
 
 from controlplane.api.app import create_admin_app
 from controlplane.audit.models import AuditEvent
+from controlplane.audit.personal import LEFT_OUT
 from controlplane.settings import Settings
 from controlplane.tenants import answers, keys
 from controlplane.tenants.models import GivenAnswer, Tenant
@@ -179,7 +180,7 @@ def test_a_change_leaves_a_line_in_the_audit_log_without_secrets(
         assert event.actor == f"api_key:{customer.api_key_id}"
         assert event.action == "issue_key"
         assert event.subject.endswith(made["id"])
-        assert event.details["body"] == {"name": "ci"}
+        assert event.details["body"] == {"name": LEFT_OUT}
         assert made["key"] not in json.dumps(event.details)
 
 

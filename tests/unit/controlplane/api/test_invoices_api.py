@@ -55,8 +55,9 @@ def postpaid(shop: Shop, limit_usd: int = 100) -> Customer:
 def deliver(tenant_app: FastAPI, event: dict[str, object], secret: bytes = NEW, age: int = 0):
     body = json.dumps(event).encode()
     header = signatures.sign(secret, body, int(time.time()) - age)
-    client = TestClient(tenant_app, raise_server_exceptions=False)
-    return client.post("/webhooks/payments", content=body, headers={"flashplane-signature": header})
+    headers = {"flashplane-signature": header}
+    with TestClient(tenant_app, raise_server_exceptions=False) as client:
+        return client.post("/webhooks/payments", content=body, headers=headers)
 
 
 @pytest.fixture
@@ -152,8 +153,8 @@ def test_a_bad_signature_opens_nothing(tenant_app: FastAPI, shop: Shop, forgery:
         "amount_usd": "25.00",
     }
     if forgery == "no header":
-        client = TestClient(tenant_app, raise_server_exceptions=False)
-        answer = client.post("/webhooks/payments", json=event)
+        with TestClient(tenant_app, raise_server_exceptions=False) as client:
+            answer = client.post("/webhooks/payments", json=event)
     else:
         secret = b"a guess" if forgery == "no secret" else NEW
         answer = deliver(

@@ -55,6 +55,7 @@ def walk(client: TestClient, routers: Sequence[APIRouter], role: str) -> None:
         allowed = policy.roles(method, path)
         assert allowed is not None
         status, code = call(client, method, path)
+        assert status < 500, (role, method, path)
         if allowed in (policy.KNOWN, policy.PUBLIC) or role in allowed:
             # A public route may ask for a proof of its own, such as a signature.
             refusals = ("invalid_api_key", "permission_denied")
@@ -121,7 +122,6 @@ def test_a_viewer_changes_nothing_and_support_little() -> None:
     assert changing("support") == {
         "PATCH /admin/v1/tenants/{tenant_id}",
         "DELETE /admin/v1/keys/{key_id}",
-        "PATCH /admin/v1/tenants/{tenant_id}/webhooks/{endpoint_id}",
     }
 
 

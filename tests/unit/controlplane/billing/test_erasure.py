@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
+from support.everything import everything
 from support.invoicing import run
 from support.shop import PEPPER, Customer, Shop, cost_p
 
 from controlplane.billing import erasure
+from controlplane.billing.commitments import dues, promises
+from controlplane.billing.invoices import lifecycle
 from controlplane.billing.invoices.models import BillingProfile
 from controlplane.db import uuid7
+from controlplane.deployments.commitments import Commitment
 from controlplane.deployments.models import Deployment
 from controlplane.errors import Conflict, NotFound
 from controlplane.tenants import keys, tenants
 from controlplane.tenants.models import ApiKey, Membership, Person, Project, Tenant
 from controlplane.usage.records import TokenUsage
+from controlplane.webhooks import outbox
 from controlplane.webhooks.models import WebhookEndpoint
 
 CANARY = "rumpelstiltskin"
@@ -30,18 +35,6 @@ def erase(shop: Shop, tenant_id: uuid.UUID, *, waive_balance: bool = True) -> st
             session, tenant_id=tenant_id, author="test", waive_balance=waive_balance
         )
         return tenant.status
-
-
-def everything(shop: Shop) -> str:
-    """Every row of every table, as text."""
-    tables = text("""
-        SELECT format('SELECT coalesce(string_agg(t::text, '' ''), '''') FROM %s t', oid::regclass)
-        FROM pg_class WHERE relkind IN ('r', 'p')
-            AND relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace)
-    """)
-    with shop.sessions.begin() as session:
-        queries = session.scalars(tables).all()
-        return "\n".join(session.execute(text(query)).scalar_one() for query in queries)
 
 
 def told_all_over(shop: Shop, customer: Customer) -> None:
@@ -85,6 +78,24 @@ def told_all_over(shop: Shop, customer: Customer) -> None:
                 ),
             ]
         )
+        session.flush()
+        outbox.notify(session, kind="note", body={"project": CANARY}, once="a", **of_it)
+
+
+def promised(
+    shop: Shop, customer: Customer, starts_at: datetime, ends_at: datetime | None
+) -> uuid.UUID:
+    with shop.sessions.begin() as session:
+        made = promises.promise_spend(
+            session,
+            tenant_id=customer.tenant_id,
+            p_per_month=10**12,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            reason="contract",
+            author="ann",
+        )
+        return made.id
 
 
 @pytest.fixture
@@ -150,6 +161,33 @@ def test_money_that_is_left_is_given_up_only_when_told(shop: Shop, customer: Cus
         erase(shop, customer.tenant_id, waive_balance=False)
     poor = shop.customer()
     assert erase(shop, poor.tenant_id, waive_balance=False) == "deleted"
+
+
+def test_it_gets_no_more_months(shop: Shop, customer: Customer) -> None:
+    erase(shop, customer.tenant_id)
+    with shop.sessions.begin() as session:
+        assert lifecycle.begin_months(session, datetime.now(UTC) + timedelta(days=400)) == 0
+
+
+def test_its_commitments_end_and_nothing_more_falls_due(shop: Shop, customer: Customer) -> None:
+    forever = promised(shop, customer, datetime(2040, 1, 1, tzinfo=UTC), None)
+    erase(shop, customer.tenant_id)
+    with shop.sessions.begin() as session:
+        assert dues.fall_due(session, datetime(2050, 1, 1, tzinfo=UTC)) == 0
+        ended = session.get_one(Commitment, forever)
+        assert ended.ends_at == ended.due_until
+
+
+def test_what_is_due_of_a_commitment_is_given_up_only_when_told(shop: Shop) -> None:
+    poor = shop.customer()
+    january = datetime(2040, 1, 1, tzinfo=UTC)
+    promised(shop, poor, january, datetime(2040, 2, 1, tzinfo=UTC))
+    with shop.sessions.begin() as session:
+        assert dues.fall_due(session, january + timedelta(days=40)) == 1
+    with pytest.raises(Conflict, match="commitments"):
+        erase(shop, poor.tenant_id, waive_balance=False)
+    assert erase(shop, poor.tenant_id) == "deleted"
+    assert shop.books().violations == []
 
 
 @pytest.mark.parametrize("busy", ["deployment", "hold", "staged", "uninvoiced"])

@@ -36,7 +36,13 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
     "command",
     [
         *("up", "down", "status", "gateway", "api", "jobs", "beat", "migrate", "config", "doctor"),
-        *("tenants create", "tenants list", "tenants suspend", "tenants activate"),
+        *(
+            "tenants create",
+            "tenants list",
+            "tenants suspend",
+            "tenants activate",
+            "tenants delete",
+        ),
         *("keys create", "keys list", "keys revoke"),
         *(f"prices {it}" for it in ("list", "publish", "preview", "show", "calendars", "import")),
         *(

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from support.gpu_meter import RATE_P, USD, Meter, at, cost_p
 from support.shop import Customer, Shop
 
+from controlplane.billing import budget_terms
 from controlplane.billing.commitments import dues, promises
 from controlplane.deployments.commitments import Commitment, CommitmentDue
 from controlplane.errors import NotFound, UnprocessableRequest
@@ -124,6 +125,19 @@ def test_what_the_balance_does_not_cover_is_collected_as_money_comes_in(shop: Sh
     collect(shop)
     assert shop.balance(customer).balance_p == 30 * USD
     assert shop.books().violations == []
+
+
+def test_budgets_count_what_is_collected_once(shop: Shop, customer: Customer) -> None:
+    spend(shop, customer, 100 * USD, ends_at=NEXT)
+    with shop.sessions.begin() as session:
+        made = budget_terms.create(
+            session, tenant_id=customer.tenant_id, period="total", limit_p=150 * USD
+        )
+    reckon(shop, LAST)
+    collect(shop)
+    with shop.sessions.begin() as session:
+        found = budget_terms.get(session, tenant_id=customer.tenant_id, budget_id=made.id)
+    assert found.spent_p == 100 * USD
 
 
 def test_money_held_for_requests_is_not_collected(shop: Shop) -> None:

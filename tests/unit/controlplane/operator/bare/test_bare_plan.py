@@ -38,6 +38,7 @@ class World:
     endpoint: Object | None
     tenant: str = "t"
     terminating: bool = False
+    suspended: str = ""
     provable: bool = True
     catalogue: Mapping[str, GPUConfiguration] = field(default_factory=lambda: CATALOGUE)
     replica: Object | None = None
@@ -67,7 +68,7 @@ class World:
             exposed=self.ports,
             has_volume=self.volume,
             gpu_uuids=("GPU-a",),
-            namespace=Namespace(self.tenant, self.terminating, live={}),
+            namespace=Namespace(self.tenant, self.terminating, live={}, suspended=self.suspended),
             provable=self.provable,
             access=Access("ssh.example.org", "SHA256:x"),
             exposure=Exposure("gpu.example.org"),
@@ -256,6 +257,24 @@ def test_stopping_gives_the_gpus_back_and_keeps_the_volume() -> None:
     assert world.volume
     assert (world.status["phase"], world.ready()) == ("Stopped", ("False", "Stopped"))
     world.endpoint["spec"]["state"] = "Running"
+    world.settle()
+    assert world.replica is not None
+
+
+def test_a_suspended_namespace_stops_it_and_keeps_its_volume_until_it_is_no_more() -> None:
+    world = World.of(volume={"sizeGiB": 10})
+    world.settle()
+    world.become(Phase.SERVING)
+    world.settle()
+    world.suspended = "insufficient_balance"
+    world.settle()
+    assert world.replica is not None
+    assert Replica.of(world.replica).spec.drain == "Stopped"
+    world.become(Phase.RELEASED)
+    world.settle()
+    assert (world.replica, world.volume) == (None, True)
+    assert (world.status["phase"], world.ready()) == ("Stopped", ("False", "Stopped"))
+    world.suspended = ""
     world.settle()
     assert world.replica is not None
 

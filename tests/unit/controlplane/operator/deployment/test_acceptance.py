@@ -1,6 +1,7 @@
 import pytest
 from support.deployment_world import World, configuration, dedicated, spec
 
+from controlplane.crd.base import Suspension
 from controlplane.crd.conditions import Reason
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.operator.actions import Create, Emit
@@ -54,6 +55,22 @@ def test_a_spec_that_became_impossible_leaves_what_runs_and_can_still_be_stopped
     world.change(stopped=True)
     world.run(10)
     assert not world.replicas
+
+
+@pytest.mark.parametrize("why", sorted(Suspension))
+def test_nothing_runs_in_a_suspended_namespace_until_it_is_no_more(why: Suspension) -> None:
+    world = World(dedicated(replicas=2))
+    world.run(30)
+    assert len(world.serving) == 2
+    world.suspended = why
+    world.run(30)
+    assert not world.replicas
+    assert world.condition("Ready") == ("True", "Stopped")
+    ready = next(it for it in world.state.conditions if it.type == "Ready")
+    assert "tenant" in ready.message
+    world.suspended = ""
+    world.run(30)
+    assert len(world.serving) == 2
 
 
 def test_one_unknown_configuration_among_others_is_named_and_passed_over() -> None:
