@@ -1,11 +1,10 @@
-"""Kept segments: there for a restore, not for a start, and never the reason for a full disk."""
+"""Kept segments: there for a restore, not for a start."""
 
 import os
 import time
 import uuid
 from pathlib import Path
 
-import pytest
 from support.shop import final
 
 from controlplane.db import uuid7
@@ -68,37 +67,3 @@ def test_a_new_owner_goes_on_with_what_is_kept(tmp_path: Path) -> None:
     first.take(segment(tmp_path / "live", 2, age_seconds=600), epoch_id)
     Kept(tmp_path, keep_seconds=300, reserve_bytes=0)
     assert kept_in(tmp_path) == ["0000000001"]
-
-
-class Disk:
-    """A disk of a size, as `os.statvfs` tells it, with nothing on it but kept segments."""
-
-    f_frsize = 1
-
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self._path, self._size_bytes = path, size_bytes
-
-    @property
-    def f_bavail(self) -> int:
-        return self._size_bytes - sum(it.stat().st_size for it in self._path.glob(f"{FOLDER}/*/*"))
-
-
-def test_kept_segments_take_half_of_what_is_free_beyond_the_reserve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda _: Disk(tmp_path, 1_200))
-    kept = Kept(tmp_path, keep_seconds=HOUR, reserve_bytes=200)
-    for number in range(1, 10):
-        kept.take(segment(tmp_path / "live", number, size_bytes=100), uuid7())
-    assert kept_in(tmp_path) == [f"{number:010d}" for number in range(5, 10)]
-
-
-def test_when_others_fill_the_disk_the_oldest_go_until_the_reserve_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = Kept(tmp_path, keep_seconds=HOUR, reserve_bytes=200)
-    for number in range(1, 6):
-        kept.take(segment(tmp_path / "live", number, size_bytes=100), uuid7())
-    monkeypatch.setattr(os, "statvfs", lambda _: Disk(tmp_path, 500))
-    assert kept.free_bytes() == 200
-    assert kept_in(tmp_path) == ["0000000003", "0000000004", "0000000005"]
