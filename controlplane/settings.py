@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         ge=0,
         description="admission stops when the journal's disk has less free",
     )
+    journal_keep_hours: float = Field(
+        default=72.0,
+        ge=0,
+        description="how long journals are kept once all in them is in the database, for"
+        " `flashplane restore`; on half of what is free at most; 0: not at all",
+    )
     log_dir: Path | None = Field(
         default=None, description="folder of rotated JSON logs; none: stderr"
     )

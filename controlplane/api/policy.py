@@ -98,6 +98,7 @@ POLICY: Final[Mapping[str, Roles]] = {
     "GET /admin/v1/tenants/{tenant_id}/organization/costs": STAFF,
     "GET /admin/v1/ledger": STAFF,
     "GET /admin/v1/ledger/export": STAFF,
+    "GET /admin/v1/ledger/hash": STAFF,
     "GET /admin/v1/books": STAFF,
     "GET /admin/v1/invoices": STAFF,
     "GET /admin/v1/invoices/{invoice_id}": STAFF,

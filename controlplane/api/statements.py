@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from controlplane.accounts.ledger import Balance, LedgerLine
 from controlplane.api.schemas import Row
@@ -182,6 +182,15 @@ class BooksOut(BaseModel):
     open_holds: int
     staged: int
     rejected: int
+
+
+class LedgerHashOut(BaseModel):
+    """What the whole ledger says, in one number."""
+
+    sha256: str = Field(
+        description="SHA-256 in hexadecimal; the same in every database that says the same"
+    )
+    transactions: int
 
 
 class BalanceInfo(BaseModel):

@@ -52,7 +52,11 @@ def gateway_replay() -> None:
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database that the gateway served.")
     log.configure("replay", log_dir=settings.log_dir, level=settings.log_level)
-    directory = JournalDir(settings.journal_dir)
+    directory = JournalDir(
+        settings.journal_dir,
+        keep_seconds=settings.journal_keep_hours * 3600,
+        reserve_bytes=settings.journal_min_free_bytes,
+    )
     engine = open_engine(settings.database_url, pool_size=1)
     try:
         recovery.replay(session_factory(engine), directory, settings.gateway_name)

@@ -1,5 +1,5 @@
-"""`flashplane ledger`: lists entries, and exports them for other programs. Calls of the admin
-API."""
+"""`flashplane ledger`: lists entries, exports them for other programs, hashes them. Calls of the
+admin API."""
 
 import enum
 from pathlib import Path
@@ -10,7 +10,7 @@ import typer
 from controlplane.cli.admin import LEDGER_COLUMNS, OneTenant, of_tenant
 from controlplane.cli.client import AdminClient
 from controlplane.cli.failure import Commands
-from controlplane.cli.output import AsJson, Limit, print_rows
+from controlplane.cli.output import AsJson, Limit, print_one, print_rows
 from controlplane.settings import Settings
 
 ledger = typer.Typer(cls=Commands, invoke_without_command=True)
@@ -38,6 +38,16 @@ def list_ledger(
     with AdminClient(Settings()) as client:
         rows = client.pages("/ledger", of_tenant(client, tenant), limit)
         print_rows(rows, LEDGER_COLUMNS, as_json=as_json)
+
+
+@ledger.command("hash")
+def hash_ledger(as_json: AsJson = False) -> None:
+    """Tell one number for all that the ledger says, to hold databases against each other.
+
+    Note it down with each dump: after `flashplane restore` it says whether all is back.
+    """
+    with AdminClient(Settings()) as client:
+        print_one(client.call("GET", "/ledger/hash"), as_json=as_json)
 
 
 @ledger.command("export")

@@ -23,6 +23,7 @@ from controlplane.cli import (
     prices,
     product,
     reconcile,
+    restore,
     scrub,
     services,
     storage_prices,
@@ -55,6 +56,7 @@ Customers and money, with the running product:
     flashplane ledger --tenant acme --json
     flashplane ledger export --format beancount
     flashplane books
+    flashplane ledger hash         one number for all that the ledger says
     flashplane reconcile           bills, ledger and engines' journals, held against each other
     flashplane audit verify         whether anybody touched the record of who did what
 
@@ -105,6 +107,7 @@ def _main(
 product.add_to(app)
 services.add_to(app)
 journals.add_to(app)
+restore.add_to(app)
 announce.add_to(app)
 configuration.add_to(app)
 doctor.add_to(app)

@@ -116,6 +116,9 @@ class Admission:
             price_version_id=price.version_id,
             started_at_us=started_at_us,
             band=price.band,
+            prompt_tokens=plan.prompt_tokens,
+            completion_tokens=plan.completion_tokens,
+            amount_p=plan.amount_p,
         )
         meter = Meter(self._journal, self._shipper, opened)
         return Admitted(plan, route, price, meter, max_model_len)
@@ -128,7 +131,7 @@ class Admission:
         Raises:
             ContextLengthExceeded: no replica's context has room for the prompt and one token.
             InsufficientBalance: the account cannot cover the longer prompt.
-            Unavailable: the database is down.
+            Unavailable: the database is down, or the journal's disk is full.
         """
         if prompt_tokens >= admitted.max_model_len:
             raise context_length_exceeded(
@@ -148,4 +151,5 @@ class Admission:
                 exact_prompt=True,
             )
         )
+        admitted.meter.reopen(plan)
         return replace(admitted, plan=plan)

@@ -78,7 +78,11 @@ class Gateway:
             StartupError: another process owns the journal.
         """
         settings = self._settings
-        self._directory = JournalDir(settings.journal_dir)
+        self._directory = JournalDir(
+            settings.journal_dir,
+            keep_seconds=settings.journal_keep_hours * 3600,
+            reserve_bytes=settings.journal_min_free_bytes,
+        )
         self._database = Database(settings.database_url, pool_size=settings.database_pool_size)
         self._store = open_store(settings.redis_url)
         self._upstream = Upstream(

@@ -6,6 +6,9 @@ path. FINAL is durable before the answer's end leaves.
 
 import time
 
+import msgspec
+
+from controlplane.accounts.bounds import HoldPlan
 from controlplane.gateway.chunks import Chunk
 from controlplane.gateway.shipping import Shipper
 from controlplane.gateway.telemetry import JOURNAL_SECONDS
@@ -53,6 +56,20 @@ class Meter:
         self._journal.append(self.opened)
         self._trace = self._journal.trace(self.opened.request_id)
         self._is_open = True
+
+    def reopen(self, plan: HoldPlan) -> None:
+        """Write down that the request's hold has been replaced.
+
+        Raises:
+            JournalFull: the request must not go on.
+        """
+        self.opened = msgspec.structs.replace(
+            self.opened,
+            prompt_tokens=plan.prompt_tokens,
+            completion_tokens=plan.completion_tokens,
+            amount_p=plan.amount_p,
+        )
+        self._journal.append(self.opened)
 
     def see(self, replica_id: str, chunk: Chunk) -> None:
         """Take in a chunk that is about to be forwarded."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.errors import StartupError, Unavailable
+from controlplane.usage.kept import Kept
 from controlplane.usage.records import Final, Opened, Progress, Record
 from controlplane.usage.segments import frame, segment_path
 from controlplane.usage.traces import Trace
@@ -29,11 +30,15 @@ class JournalFull(Unavailable):
 class JournalDir:
     """A journal folder owned by this process until `close` or death.
 
+    Args:
+        keep_seconds: how long segments are kept once all in them is staged.
+        reserve_bytes: what of the disk kept segments must leave free.
+
     Raises:
         StartupError: another process owns it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_seconds: float = 0, reserve_bytes: int = 0) -> None:
         self.path = path
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -49,6 +54,7 @@ class JournalDir:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self.kept = Kept(path, keep_seconds=keep_seconds, reserve_bytes=reserve_bytes)
 
     def epochs(self) -> list[uuid.UUID]:
         """Return the epochs that left a folder here, oldest first."""
@@ -84,6 +90,8 @@ class Journal:
     def __init__(
         self, directory: JournalDir, epoch_id: uuid.UUID, *, segment_bytes: int = 16 * 2**20
     ) -> None:
+        self._kept = directory.kept
+        self._epoch_id = epoch_id
         self._folder = directory.folder(epoch_id)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         _fsync_folder(directory.path)
@@ -107,7 +115,7 @@ class Journal:
         """
         self._write(record)
         if isinstance(record, Opened):
-            self._traces[record.request_id] = Trace(record)
+            self._traces.setdefault(record.request_id, Trace(record)).opened = record
         else:
             self._traces[record.request_id].apply(record)
 
@@ -136,7 +144,7 @@ class Journal:
         return self._traces[request_id]
 
     def retire(self, request_ids: Collection[uuid.UUID]) -> None:
-        """Forget requests whose ends are staged; delete the segments nobody needs any more."""
+        """Forget requests whose ends are staged; put the segments nobody needs any more aside."""
         for request_id in request_ids:
             self._traces.pop(request_id, None)
         for segment in (self._current, *self._full):
@@ -146,13 +154,12 @@ class Journal:
             if segment.unstaged or segment in self._unsynced:
                 kept.append(segment)
             else:
-                segment.path.unlink()
+                self._kept.take(segment.path, self._epoch_id)
         self._full = kept
 
     def free_bytes(self) -> int:
-        """Return how much the journal's disk still takes."""
-        disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize
+        """Return how much the journal's disk still takes; kept segments make room first."""
+        return self._kept.free_bytes()
 
     async def close(self) -> None:
         """Wait for the last sync and close the files; they stay for recovery to remove."""

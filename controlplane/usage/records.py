@@ -15,7 +15,12 @@ class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag="o"):
-    """A hold is durable and the request is about to be dispatched."""
+    """A hold is durable and the request is about to be dispatched.
+
+    Written again when the hold is replaced; the last one counts. The last three are the hold's own
+    figures, so that it can be made again in a database that never had it; `amount_p` is None in
+    journals from before they were kept.
+    """
 
     request_id: uuid.UUID
     tenant_id: uuid.UUID
@@ -27,6 +32,9 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     price_version_id: uuid.UUID
     started_at_us: int
     band: str = "standard"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    amount_p: int | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="p"):

@@ -8,16 +8,24 @@ idempotent, epochs close in the transaction that stages them, folders are remove
 import logging
 import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.accounts import epochs
+from controlplane.accounts.models import Hold
 from controlplane.metrics import JOURNAL_DAMAGES
 from controlplane.usage import sink
 from controlplane.usage.journal import JournalDir
-from controlplane.usage.segments import Replay, read
+from controlplane.usage.segments import SUFFIX, Replay, read
+from controlplane.usage.traces import Trace
+
+_HELD = select(Hold.request_id).where(
+    Hold.request_id == any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+)
+# A folder's name when the database does not know its epoch, or not all of its holds.
+FOREIGN = "foreign-"
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +45,19 @@ def recover(
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(gateway, 0))))
         dead = epochs.open_of(session, gateway)
         ours = epochs.known(session, replays)
+        foreign = replays.keys() - ours
         for epoch_id in ours:
-            staged = sink.stage(session, list(replays[epoch_id].traces.values()))
+            traces = list(replays[epoch_id].traces.values())
+            unheld = _unheld(session, traces)
+            ready = [it for it in traces if it.opened.request_id not in unheld]
+            staged = sink.stage(session, ready)
             _log.info("journal_replayed", extra={"epoch_id": str(epoch_id), "requests": staged})
+            if unheld:
+                foreign.add(epoch_id)
         for epoch_id in {*dead, *ours}:
             epochs.close(session, epoch_id)
         new = epochs.begin(session, gateway)
-    _clear(directory, replayed=ours, foreign=replays.keys() - ours)
+    _clear(directory, replayed=ours - foreign, foreign=foreign)
     return new
 
 
@@ -55,6 +69,16 @@ def replay(session_factory: sessionmaker[Session], directory: JournalDir, gatewa
     epoch_id = recover(session_factory, directory, gateway)
     with session_factory.begin() as session:
         epochs.close(session, epoch_id)
+
+
+def _unheld(session: Session, traces: Sequence[Trace]) -> set[uuid.UUID]:
+    """Return the requests whose holds this database never had: it is from a dump, older than them.
+
+    Staged, they would cost nothing; `flashplane restore` bills them.
+    """
+    request_ids = [it.opened.request_id for it in traces if it.opened.amount_p is not None]
+    held = session.scalars(_HELD, {"request_ids": request_ids})
+    return set(request_ids) - set(held) - sink.known(session, request_ids)
 
 
 def _report(replay: Replay) -> None:
@@ -70,9 +94,13 @@ def _clear(
     directory: JournalDir, *, replayed: Collection[uuid.UUID], foreign: Collection[uuid.UUID]
 ) -> None:
     for epoch_id in replayed:
-        shutil.rmtree(directory.folder(epoch_id))
+        folder = directory.folder(epoch_id)
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            directory.kept.take(path, epoch_id)
+        shutil.rmtree(folder)
     for epoch_id in foreign:
-        # Another database's money: not ours to bill, nor to throw away.
-        aside = directory.path / f"foreign-{epoch_id}"
+        # Money of another database, or of this one before a dump of it came back: not ours to
+        # bill, nor to throw away.
+        aside = directory.path / f"{FOREIGN}{epoch_id}"
         directory.folder(epoch_id).rename(aside)
         _log.error("journal_of_another_database", extra={"segment": str(aside)})

@@ -53,17 +53,18 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:010d}{SUFFIX}"
 
 
-def read(folder: Path) -> Replay:
-    """Fold every segment of a folder into one trace per request.
+def read(*folders: Path) -> Replay:
+    """Fold every segment of one epoch, in all its folders, into one trace per request.
 
     A record whose request was opened in a segment that is gone is passed over: a segment is only
     deleted when every request in it has been staged.
     """
     replay = Replay()
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    segments = (path for folder in folders for path in folder.glob(f"*{SUFFIX}"))
+    for path in sorted(segments, key=lambda path: path.name):
         for record in _records(path, replay.damages):
             if isinstance(record, Opened):
-                replay.traces.setdefault(record.request_id, Trace(record))
+                replay.traces.setdefault(record.request_id, Trace(record)).opened = record
             elif record.request_id in replay.traces:
                 replay.traces[record.request_id].apply(record)
     return replay

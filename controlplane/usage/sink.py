@@ -1,5 +1,6 @@
 """Stages the ends of requests into PostgreSQL. Called by the gateway's shipping and recovery."""
 
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -42,6 +43,11 @@ _KNOWN = union(
 )
 
 
+def known(session: Session, request_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those requests that are staged or settled."""
+    return set(session.scalars(_KNOWN, {"request_ids": list(request_ids)}))
+
+
 def stage(session: Session, traces: Sequence[Trace]) -> int:
     """Queue requests for settlement; return how many are new.
 
@@ -55,10 +61,10 @@ def stage(session: Session, traces: Sequence[Trace]) -> int:
 
 def _stage(session: Session, traces: Sequence[Trace]) -> int:
     request_ids = [trace.opened.request_id for trace in traces]
-    known = set(session.scalars(_KNOWN, {"request_ids": request_ids}))
+    there = known(session, request_ids)
     # By id, for the one that is staged twice in one call.
     fresh = {trace.opened.request_id: trace for trace in reversed(traces)}
-    rows = [_row(trace) for request_id, trace in fresh.items() if request_id not in known]
+    rows = [_row(trace) for request_id, trace in fresh.items() if request_id not in there]
     if not rows:
         return 0
     try:

@@ -111,7 +111,9 @@ class Shop:
         assert isinstance(outcome, HoldPlan), outcome
         return request.request_id
 
-    def opened(self, customer: Customer, request_id: uuid.UUID) -> Opened:
+    def opened(
+        self, customer: Customer, request_id: uuid.UUID, plan: HoldPlan | None = None
+    ) -> Opened:
         return Opened(
             request_id=request_id,
             tenant_id=customer.tenant_id,
@@ -123,6 +125,9 @@ class Shop:
             price_version_id=self.price.version_id,
             started_at_us=now_us(),
             band=self.price.band,
+            prompt_tokens=plan.prompt_tokens if plan else 0,
+            completion_tokens=plan.completion_tokens if plan else 0,
+            amount_p=plan.amount_p if plan else None,
         )
 
     def trace(self, customer: Customer, request_id: uuid.UUID, usage: TokenUsage) -> Trace:

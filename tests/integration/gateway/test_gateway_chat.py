@@ -6,6 +6,8 @@ import pytest
 from support.engine import Engine, Plan, usage
 from support.gateway import HIT_RATE_P, MISS_RATE_P, MODEL, OUTPUT_RATE_P, World
 
+from controlplane.usage.segments import read
+
 HELLO = [{"role": "user", "content": "Hello"}]
 ANSWER = Plan(reasoning=["Let", " me"], prompt_tokens=30, hit_tokens=20)
 CHARGE_P = 20 * HIT_RATE_P + 10 * MISS_RATE_P + 5 * OUTPUT_RATE_P
@@ -191,6 +193,20 @@ async def test_a_longer_prompt_is_held_again_once(world: World, engine: Engine) 
     assert second["max_prompt_tokens"] == 5_000
     (row,) = await world.settled()
     assert (row.miss_tokens, row.output_tokens) == (5_000, 3)
+
+
+async def test_the_journal_tells_the_hold_that_a_restore_needs(
+    world: World, engine: Engine
+) -> None:
+    engine.plan = Plan(true_prompt_tokens=5_000, prompt_tokens=5_000)
+    async with world.http(world.tenant()) as http:
+        body = {"model": MODEL, "messages": HELLO, "max_tokens": 5}
+        assert (await http.post("/chat/completions", json=body)).status_code == 200
+    (row,) = await world.settled()
+    (folder,) = (it for it in world.settings.journal_dir.iterdir() if it.is_dir())
+    opened = read(folder).traces[row.request_id].opened
+    assert (opened.prompt_tokens, opened.completion_tokens) == (5_000, 5)
+    assert opened.amount_p == row.held_p
 
 
 async def test_models(world: World) -> None:

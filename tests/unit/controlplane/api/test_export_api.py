@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -123,3 +124,15 @@ def test_what_cannot_be_exported_is_refused(admin: TestClient) -> None:
     path = "/admin/v1/ledger/export"
     assert admin.get(path, params={"format": "xml"}).status_code == 422
     assert admin.get(path, params={"tenant_id": nobody}).status_code == 404
+
+
+def test_the_ledgers_hash_tells_all_transactions(
+    admin: TestClient, shop: Shop, sold: Customer
+) -> None:
+    first = admin.get("/admin/v1/ledger/hash").json()
+    assert re.fullmatch("[0-9a-f]{64}", first["sha256"])
+    assert admin.get("/admin/v1/ledger/hash").json() == first
+    shop.top_up(sold, 1)
+    second = admin.get("/admin/v1/ledger/hash").json()
+    assert second["transactions"] == first["transactions"] + 1
+    assert second["sha256"] != first["sha256"]

@@ -1,0 +1,1 @@
+"""A database restored from a dump, brought up to what the journals tell."""
