@@ -219,7 +219,8 @@ def _settle_batch(session: Session, rows: Sequence[_Row]) -> None:
     charges = _charges(session, fresh, accounts, limits)
     if charges:
         session.execute(_RECORD, _decided(charges))
-        session.execute(_END_HOLDS, of_requests)
+        # Of these alone: a hold of what had been settled before is given back elsewhere.
+        session.execute(_END_HOLDS, {"request_ids": [charge.row.request_id for charge in charges]})
         funds.write(session, accounts.by_tenant.values())
         budgets.write(session, limits.by_id.values())
         ledger.post(session, [_posting(c, accounts) for c in charges if c.charge_p])

@@ -90,6 +90,20 @@ def test_staging_again_after_settlement_charges_nothing(shop: Shop) -> None:
     assert shop.books().violations == []
 
 
+def test_a_hold_of_what_was_settled_before_is_not_lost(shop: Shop) -> None:
+    customer = shop.customer(BALANCE_P)
+    request_id = use(shop, customer, TokenUsage())
+    shop.settle()
+    shop.place(shop.request(customer, request_id=request_id))
+    with shop.sessions.begin() as session:
+        session.add(_staged_row(shop, customer, request_id))
+    shop.settle()
+    assert shop.books().violations == []
+    shop.close_epoch()
+    assert shop.release_dead() == 1
+    assert shop.balance(customer).held_p == 0
+
+
 def _staged_row(shop: Shop, customer: Customer, request_id: uuid.UUID) -> StagedUsage:
     settled = event(shop, customer, request_id)
     names = set(StagedUsage.__table__.c.keys()) & set(UsageEvent.__table__.c.keys())
