@@ -1,4 +1,4 @@
-"""Prometheus objects of the control plane's money path. Kept by usage, billing and jobs."""
+"""Prometheus objects of the money path. Kept by usage, billing, webhooks, audit and jobs."""
 
 from prometheus_client import Counter, Gauge
 
@@ -38,4 +38,13 @@ GPU_TIME_DISCREPANCIES = Counter(
 FINAL_INVOICES = Counter("flashplane_final_invoices", "Invoices made final")
 REFUSED_INVOICES = Counter(
     "flashplane_refused_invoices", "Invoices that contradict the books and wait for a person"
+)
+WEBHOOK_ATTEMPTS = Counter(
+    "flashplane_webhook_attempts",
+    "Attempts to tell a tenant's endpoint: delivered, failed (it is repeated) or dead (given up)",
+    ["outcome"],
+)
+AUDIT_ANCHORED_AT = Gauge(
+    "flashplane_audit_anchored_at_seconds",
+    "Unix time of the last anchor of the audit log, at first of the jobs' start; 0: no anchors",
 )

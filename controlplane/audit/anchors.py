@@ -31,6 +31,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.audit.models import AuditEvent
 from controlplane.errors import StartupError
+from controlplane.metrics import AUDIT_ANCHORED_AT
 
 BEGINNING = "0" * 64
 
@@ -109,6 +110,7 @@ def append(session: Session, file: Path, key: Ed25519PrivateKey) -> int:
         anchors.write((b"\n" if torn else b"") + msgspec.json.encode(line) + b"\n")
         anchors.flush()
         os.fsync(anchors.fileno())
+    AUDIT_ANCHORED_AT.set_to_current_time()
     return len(grown)
 
 

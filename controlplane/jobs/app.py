@@ -36,7 +36,7 @@ from controlplane.cluster import Cluster, ClusterError
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments import projection
 from controlplane.errors import StartupError
-from controlplane.metrics import USAGE_WAITING
+from controlplane.metrics import AUDIT_ANCHORED_AT, USAGE_WAITING
 from controlplane.registry import replicas
 from controlplane.settings import Settings
 from controlplane.store import Store, open_store
@@ -132,6 +132,8 @@ def _configure_logging(**_: object) -> None:
 
 @worker_ready.connect
 def _tell_metrics(**_: object) -> None:
+    if _settings.audit_anchor_file is not None:
+        AUDIT_ANCHORED_AT.set_to_current_time()
     if _settings.jobs_metrics_port:
         start_http_server(_settings.jobs_metrics_port)
 

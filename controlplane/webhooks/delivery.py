@@ -20,6 +20,7 @@ from sqlalchemy import delete, exc, func, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from controlplane.db import uuid7
+from controlplane.metrics import WEBHOOK_ATTEMPTS
 from controlplane.sealing import seal, unseal
 from controlplane.webhooks import sending
 from controlplane.webhooks.endpoints import PURPOSE
@@ -154,6 +155,7 @@ def settle(session: Session, claimed: Claimed, outcome: Outcome, now: datetime) 
     else:
         delivery.claim, delivery.last_error = None, error
         delivery.next_attempt_at = now + wait
+        WEBHOOK_ATTEMPTS.labels("failed").inc()
 
 
 def forget(session: Session, now: datetime) -> int:
@@ -201,5 +203,6 @@ def _secret(peppers: Sequence[bytes], endpoint: WebhookEndpoint) -> bytes | None
 
 
 def _end(delivery: WebhookDelivery, state: str, error: str | None, now: datetime) -> None:
+    WEBHOOK_ATTEMPTS.labels(state).inc()
     delivery.state, delivery.ended_at = state, now
     delivery.claim, delivery.last_error = None, error

@@ -27,9 +27,28 @@ until_printed() {
 
 
 def test_the_three_paths_of_the_readme(shared_product: Product, up: dict[str, Any]) -> None:
+    printed = run(shared_product, "Three paths on a laptop", up)
+    assert '"model":"sleepy"' in printed
+    assert re.search(r"replica_usd_per_hour +0.01", printed)
+
+    def only_the_built_in_engine_is_left() -> bool:
+        return shared_product.command("status").stdout.count("\nreplica ") == 1
+
+    until(only_the_built_in_engine_is_left, seconds=30, what="the deployments' engines to be gone")
+
+
+def test_the_money_of_the_readme(shared_product: Product, up: dict[str, Any]) -> None:
+    printed = run(shared_product, "Money on a laptop", up)
+    assert re.search(r"reason +welcome", printed)
+    assert re.search(r"violations +none", printed)
+    assert (shared_product.folder / "books.beancount").read_text().count(" balance ") > 1
+
+
+def run(product: Product, heading: str, up: dict[str, Any]) -> str:
+    """Run the commands below a heading; return what they printed."""
     ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", UNTIL + script("Three paths on a laptop", up)],
-        cwd=shared_product.folder,
+        ["bash", "-euo", "pipefail", "-c", UNTIL + script(heading, up)],
+        cwd=product.folder,
         env={name: os.environ[name] for name in KEPT if name in os.environ},
         capture_output=True,
         text=True,
@@ -37,13 +56,7 @@ def test_the_three_paths_of_the_readme(shared_product: Product, up: dict[str, An
         timeout=SECONDS,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr
-    assert '"model":"sleepy"' in ran.stdout
-    assert re.search(r"replica_usd_per_hour +0.01", ran.stdout)
-
-    def only_the_built_in_engine_is_left() -> bool:
-        return shared_product.command("status").stdout.count("\nreplica ") == 1
-
-    until(only_the_built_in_engine_is_left, seconds=30, what="the deployments' engines to be gone")
+    return ran.stdout
 
 
 def script(heading: str, up: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 import typer
 import yaml
 from support import helm
+from support.chart_values import MATRIX
 from support.helm import of_kind, pod_templates, render
 
 from controlplane.cli.main import app
@@ -16,7 +17,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def containers() -> list[dict[str, Any]]:
-    objects = render(values={"engineToken": {"existingSecret": "t"}})
+    objects = render(values=MATRIX["of money"] | {"settings": {}})
     kept = [it["data"] for it in of_kind(objects, "ConfigMap") if "job.yaml" in it["data"]]
     replay = yaml.safe_load(kept[0]["job.yaml"])["spec"]["template"]
     return [
@@ -59,15 +60,8 @@ def test_settings_are_those_that_nothing_else_decides() -> None:
     allowed = set(schema["properties"]["settings"]["propertyNames"]["enum"])
     given = {env["name"] for container in containers() for env in container.get("env", ())}
     of_the_chart = {name.removeprefix("FLASHPLANE_").lower() for name in given}
-    secrets = {
-        "database_url",
-        "redis_url",
-        "key_pepper",
-        "key_pepper_previous",
-        "admin_key",
-        "engine_token",
-    }
-    of_one_machine = {"data_dir", "admin_url", "log_dir", "kubeconfig"}
+    secrets = {"admin_key"}
+    of_one_machine = {"data_dir", "admin_url", "log_dir", "kubeconfig", "webhooks_to_loopback"}
     assert allowed == Settings.model_fields.keys() - of_the_chart - secrets - of_one_machine
 
 

@@ -91,3 +91,64 @@ def test_engines_fetch_weights_from_nowhere_inside_but_what_is_named() -> None:
     }
     for rule in theirs["weights"]["spec"]["egress"]:
         assert rule in policy["spec"]["egress"]
+
+
+def egress(component: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Where a component may connect to."""
+    (policy,) = [
+        it
+        for it in of_kind(render(values=values), "NetworkPolicy")
+        if it["metadata"]["name"] == f"fp-flashplane-{component}"
+    ]
+    return list(policy["spec"]["egress"])
+
+
+def peers_by_port(rules: list[dict[str, Any]], port: int) -> list[dict[str, Any]]:
+    return [
+        peer
+        for rule in rules
+        for peer in rule.get("to", ())
+        if port in {it["port"] for it in rule.get("ports", ())}
+    ]
+
+
+def test_webhooks_leave_for_the_internet_and_nothing_inside() -> None:
+    receivers = peers_by_port([it for it in egress("jobs") if "to" in it], 443)
+    kept_out = {it["ipBlock"]["cidr"]: set(it["ipBlock"]["except"]) for it in receivers}
+    assert kept_out.keys() == {"0.0.0.0/0", "::/0"}
+    assert {"10.0.0.0/8", "169.254.0.0/16", "192.168.0.0/16"} <= kept_out["0.0.0.0/0"]
+    assert "fc00::/7" in kept_out["::/0"]
+
+
+@pytest.mark.parametrize("component", ["gateway", "api"])
+def test_people_are_let_in_only_where_there_is_an_identity_provider(component: str) -> None:
+    assert peers_by_port(egress(component), 443) == []
+    settings = {"oidc_issuer": "https://id.example.com"}
+    assert peers_by_port(egress(component, {"settings": settings}), 443)
+    inside = {"namespaceSelector": {"matchLabels": {"name": "identity"}}}
+    narrowed = {"oidcTo": [inside], "oidcPorts": [8443]}
+    rules = egress(component, {"settings": settings, "networkPolicy": narrowed})
+    assert peers_by_port(rules, 8443) == [inside]
+    assert peers_by_port(rules, 443) == []
+
+
+def test_jobs_read_engines_journals_here_and_in_tenants_namespaces() -> None:
+    """Without them no bill would ever be held against what engines wrote down."""
+    assert peers_by_port(egress("jobs"), 8000)
+    (here,) = [
+        it
+        for it in of_kind(render(), "NetworkPolicy")
+        if it["metadata"]["name"] == "fp-flashplane-engines"
+    ]
+    callers = here["spec"]["ingress"][0]["from"]
+    assert "jobs" in [
+        it["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component")
+        for it in callers
+    ]
+    (theirs,) = [
+        body
+        for _, body in tenant_objects("fp-a", "a", TenantSettings("flashplane"), gpus={})
+        if body["metadata"]["name"] == "gateways-to-engines"
+    ]
+    (peer,) = theirs["spec"]["ingress"][0]["from"]
+    assert "jobs" in peer["podSelector"]["matchExpressions"][0]["values"]

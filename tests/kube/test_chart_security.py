@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.chart_values import MATRIX
 from support.helm import of_kind, pod_templates, render
 
 Objects = list[dict[str, Any]]
@@ -16,7 +17,7 @@ SPEAKERS = {"operator", "jobs", "ssh-gateway", "orphans"}
 
 @pytest.fixture(scope="module")
 def objects() -> Objects:
-    return render(values={"image": {"digest": DIGEST}, "engineToken": {"existingSecret": "t"}})
+    return render(values={"image": {"digest": DIGEST}, **MATRIX["of money"]})
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +104,14 @@ def test_every_process_is_given_the_secrets_it_uses_and_no_other(pods: Pods) -> 
         }
         for pod in pods.values()
     }
-    books = {"DATABASE_URL", "REDIS_URL", "FLASHPLANE_KEY_PEPPER"}
+    books = {
+        *("DATABASE_URL", "REDIS_URL"),
+        *("FLASHPLANE_KEY_PEPPER", "FLASHPLANE_KEY_PEPPER_PREVIOUS"),
+    }
     assert given == {
-        "gateway": books | {"FLASHPLANE_ENGINE_TOKEN"},
+        "gateway": books | {"FLASHPLANE_ENGINE_TOKEN", "FLASHPLANE_PAYMENT_WEBHOOK_SECRETS"},
         "api": books,
-        "jobs": books,
+        "jobs": books | {"FLASHPLANE_ENGINE_TOKEN"},
         "beat": books,
         "replay": {"DATABASE_URL"},
         "migrate": {"DATABASE_URL"},

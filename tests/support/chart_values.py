@@ -45,6 +45,13 @@ MATRIX: dict[str, dict[str, Any]] = {
         },
         "settings": {"log_level": "DEBUG", "resume_patience_seconds": 30},
     },
+    "of money": {
+        "pepper": {"previousKey": "before"},
+        "engineToken": {"existingSecret": "engines"},
+        "paymentEvents": {"existingSecret": "payments"},
+        "auditAnchors": {"enabled": True, "signingKey": {"existingSecret": "audit"}},
+        "settings": {"oidc_issuer": "https://id.example.com", "seller_name": "Example Ltd"},
+    },
     "watched": {"metrics": {"dashboards": {"enabled": True}}},
     "placed": {
         "operator": {

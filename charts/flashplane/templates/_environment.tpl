@@ -1,4 +1,5 @@
-{{- /* The environment of a process. Takes (list $ wants...), wants: database, redis, pepper, engineToken. */ -}}
+{{- /* The environment of a process. Takes (list $ wants...), wants: database, redis, pepper, engineToken,
+paymentEvents, auditAnchors. */ -}}
 {{- define "flashplane.environment" -}}
 {{- $root := index . 0 -}}
 {{- $wants := rest . -}}
@@ -23,6 +24,13 @@
     secretKeyRef:
       name: {{ include "flashplane.secret" (list $values.pepper.existingSecret "pepper.existingSecret" "the secret that API keys are hashed with") }}
       key: {{ $values.pepper.key }}
+{{- with $values.pepper.previousKey }}
+- name: FLASHPLANE_KEY_PEPPER_PREVIOUS
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.pepper.existingSecret }}
+      key: {{ . }}
+{{- end }}
 {{- end }}
 {{- if and (has "engineToken" $wants) $values.engineToken.existingSecret }}
 - name: FLASHPLANE_ENGINE_TOKEN
@@ -30,6 +38,19 @@
     secretKeyRef:
       name: {{ $values.engineToken.existingSecret }}
       key: {{ $values.engineToken.key }}
+{{- end }}
+{{- if and (has "paymentEvents" $wants) $values.paymentEvents.existingSecret }}
+- name: FLASHPLANE_PAYMENT_WEBHOOK_SECRETS
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.paymentEvents.existingSecret }}
+      key: {{ $values.paymentEvents.key }}
+{{- end }}
+{{- if and (has "auditAnchors" $wants) $values.auditAnchors.enabled }}
+- name: FLASHPLANE_AUDIT_ANCHOR_FILE
+  value: /var/lib/flashplane/audit/anchors
+- name: FLASHPLANE_AUDIT_KEY_FILE
+  value: /etc/flashplane/audit/{{ $values.auditAnchors.signingKey.key }}
 {{- end }}
 {{- range $name, $value := $values.settings }}
 - name: FLASHPLANE_{{ upper $name }}

@@ -1,8 +1,9 @@
 """What a tenant's namespace holds so that its pods are alone: policies, quota, an empty identity.
 
 Called by the deployment's and endpoint's plans, which apply what `holds` finds missing or changed.
-Engines are reached by gateways and the operator only, and reach nobody but the source of their
-weights; a customer's own container reaches the Internet, never the cluster or a cloud's metadata.
+Engines are reached by gateways, the operator and jobs only, and reach nobody but the source of
+their weights; a customer's own container reaches the Internet, never the cluster or a cloud's
+metadata.
 """
 
 from base64 import b64encode
@@ -133,7 +134,8 @@ def _within(wanted: object, current: object) -> bool:
 
 def _allowed(namespace: str, settings: TenantSettings) -> list[Object]:
     engines, bare = {COMPONENT_LABEL: ENGINE}, {COMPONENT_LABEL: BARE}
-    callers = _of_release(settings, "gateway", "operator")
+    # Jobs read what an engine wrote down of its requests.
+    callers = _of_release(settings, "gateway", "operator", "jobs")
     resolver = {
         "namespaceSelector": _labelled({_NAMESPACE_NAME: "kube-system"}),
         "podSelector": _labelled({"k8s-app": "kube-dns"}),

@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from controlplane.cli.main import app
+from controlplane.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
@@ -52,6 +53,25 @@ def test_no_secret_has_a_default() -> None:
     text = (DEPLOY / "compose.yaml").read_text()
     assert "${POSTGRES_PASSWORD:?" in text
     assert "${FLASHPLANE_KEY_PEPPER:?" in text
+
+
+def test_the_composed_settings_exist() -> None:
+    known = {"DATABASE_URL", "REDIS_URL", "MODEL"} | {
+        f"FLASHPLANE_{name.upper()}" for name in Settings.model_fields
+    }
+    for name, service in COMPOSE["services"].items():
+        if name not in THEIRS:
+            assert service.get("environment", {}).keys() <= known, name
+
+
+def test_what_compose_leaves_empty_is_read_as_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in COMPOSE["services"]["jobs"]["environment"].items():
+        monkeypatch.setenv(name, re.sub(r"\$\{\w+(?::-([^}]*)|:\?[^}]*)\}", r"\1", value))
+    composed, shipped = Settings(), Settings.model_construct()
+    for name in ("oidc_issuer", "seller_name", "invoice_series", "usage_retention_days"):
+        assert getattr(composed, name) == getattr(shipped, name), name
+    assert composed.payment_webhook_secrets == ()
+    assert composed.audit_anchor_file is not None
 
 
 def test_the_composed_commands_exist() -> None:

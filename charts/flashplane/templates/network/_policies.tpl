@@ -12,7 +12,8 @@ spec:
       {{- include "flashplane.selector" . | nindent 6 }}
 {{- end -}}
 
-{{- /* Where a component may connect to. Takes (list $ wants...): database, redis, apiServer, engines, bare. */ -}}
+{{- /* Where a component may connect to. Takes (list $ wants...): database, redis, apiServer, engines, bare,
+webhooks, oidc. */ -}}
 {{- define "flashplane.egress" -}}
 {{- $values := (index . 0).Values -}}
 {{- $wants := rest . -}}
@@ -50,6 +51,26 @@ egress:
     ports:
       - {port: 8000, protocol: TCP}
   {{- end }}
+  {{- if has "webhooks" $wants }}
+  # To receivers that tenants name.
+  - to:
+      {{- include "flashplane.public" . | nindent 6 }}
+    ports:
+      - {port: 443, protocol: TCP}
+  {{- end }}
+  {{- if and (has "oidc" $wants) $values.settings.oidc_issuer }}
+  # For the keys that the identity provider signs with.
+  - to:
+      {{- with $values.networkPolicy.oidcTo }}
+      {{- toYaml . | nindent 6 }}
+      {{- else }}
+      {{- include "flashplane.public" $ | nindent 6 }}
+      {{- end }}
+    ports:
+      {{- range $values.networkPolicy.oidcPorts }}
+      - {port: {{ . }}, protocol: TCP}
+      {{- end }}
+  {{- end }}
   {{- if has "bare" $wants }}
   # Forwarded ports of customers' containers; the gateway opens declared ones alone.
   - to:
@@ -59,6 +80,14 @@ egress:
         podSelector:
           matchLabels: {app.kubernetes.io/component: bare}
   {{- end }}
+{{- end -}}
+
+{{- /* Addresses of the internet, and none inside. */ -}}
+{{- define "flashplane.public" -}}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    except: [10.0.0.0/8, 100.64.0.0/10, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16]
+- ipBlock: {cidr: "::/0", except: ["fc00::/7", "fe80::/10"]}
 {{- end -}}
 
 {{- /* A list of peers under its word; nothing, which means everybody, when there are none. */ -}}

@@ -1,6 +1,7 @@
 """Whatever is done to audit events behind the database's guards, the check finds it."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session, sessionmaker
 from support.shop import Shop
 from typer.testing import CliRunner
@@ -73,6 +75,14 @@ def log(shop: Shop, tmp_path: Path, database_url: str) -> Iterator[Log]:
 def test_chains_that_nobody_touched_are_sound(log: Log) -> None:
     write(log.sessions, None, 1)
     assert log.findings() == []
+
+
+def test_an_anchor_tells_its_time_to_whoever_watches(log: Log) -> None:
+    before = time.time()
+    log.anchor()
+    told = REGISTRY.get_sample_value("flashplane_audit_anchored_at_seconds")
+    assert told is not None
+    assert told >= before
 
 
 def test_a_changed_event_is_named(log: Log) -> None:

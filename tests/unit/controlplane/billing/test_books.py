@@ -1,5 +1,8 @@
 """The check of the books finds what is wrong and nothing else."""
 
+import re
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 from support.shop import Shop, cost_p
@@ -7,6 +10,8 @@ from support.shop import Shop, cost_p
 from controlplane.usage.records import TokenUsage
 
 USAGE = TokenUsage(1, 2, 3, 0)
+TESTS = Path(__file__).parents[3]
+README = TESTS.parent / "controlplane/billing/README.md"
 
 
 def test_a_fresh_database_has_exact_books(shop: Shop) -> None:
@@ -115,3 +120,16 @@ def test_a_rule_that_is_added_is_checked(shop: Shop) -> None:
         )
         connection.exec_driver_sql("COMMENT ON VIEW books.mine IS '100%% of :mine isn''t it'")
     assert shop.books().violations == ["100% of :mine isn't it: me has 1, expected 2"]
+
+
+def test_the_readme_names_every_rule_and_tests_that_exist(shop: Shop) -> None:
+    named = re.findall(r"^\| I\d+ \|.*\|(.*)\|(.*)\|$", README.read_text(), re.MULTILINE)
+    assert len(named) == 12
+    views, tests = (
+        set(re.findall(r"`(\w+)`", " ".join(column))) for column in zip(*named, strict=True)
+    )
+    there = "SELECT relname FROM pg_class WHERE relnamespace = 'books'::regnamespace"
+    with shop.sessions.begin() as session:
+        assert views == set(session.scalars(text(f"{there} AND relkind = 'v'")))
+    everything = "".join(file.read_text() for file in TESTS.rglob("test_*.py"))
+    assert [test for test in tests if f"def {test}(" not in everything] == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -119,6 +120,25 @@ def test_what_fails_for_72_hours_is_dead(post: Post, receiver: Receiver) -> None
     post.deliver()
     (row,) = post.rows()
     assert (row.state, row.last_status, row.last_error) == ("dead", 503, "answered 503")
+
+
+def test_attempts_are_counted_by_what_came_of_them(post: Post, receiver: Receiver) -> None:
+    def counted() -> dict[str, float]:
+        name = "flashplane_webhook_attempts_total"
+        return {
+            outcome: REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0.0
+            for outcome in ("delivered", "failed", "dead")
+        }
+
+    before = counted()
+    post.notify(post.endpoint(receiver.url)[0])
+    receiver.status = 503
+    post.deliver()
+    receiver.status = 200
+    post.make_due()
+    post.deliver()
+    after = counted()
+    assert {it: after[it] - before[it] for it in after} == {"delivered": 1, "failed": 1, "dead": 0}
 
 
 def test_an_endpoint_that_is_gone_for_good_is_turned_off(post: Post, receiver: Receiver) -> None:
