@@ -210,6 +210,10 @@ def _commitments() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_commitments")),
     )
     op.create_index(op.f("ix_commitments_tenant_id"), "commitments", ["tenant_id"])
+    _commitment_dues()
+
+
+def _commitment_dues() -> None:
     op.create_table(
         "commitment_dues",
         _required("commitment_id", sa.Uuid()),

@@ -100,6 +100,29 @@ def _invoices() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        *_invoice_figures(),
+        *_invoice_checks(),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_invoices_tenant_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_invoices")),
+        sa.UniqueConstraint("number", name=op.f("uq_invoices_number")),
+        sa.UniqueConstraint(
+            "series", "year", "serial", name=op.f("uq_invoices_series_year_serial")
+        ),
+        sa.UniqueConstraint("tenant_id", "id", name=op.f("uq_invoices_tenant_id_id")),
+        sa.UniqueConstraint("tenant_id", "month", name=op.f("uq_invoices_tenant_id_month")),
+    )
+    op.create_index(
+        "ix_invoices_unfinished",
+        "invoices",
+        ["month"],
+        unique=False,
+        postgresql_where=sa.text("state <> 'final'"),
+    )
+
+
+def _invoice_figures() -> list[sa.Column]:
+    """What is known of an invoice once it is final."""
+    return [
         sa.Column("refused", sa.String(), nullable=True),
         sa.Column("series", sa.String(), nullable=True),
         sa.Column("year", sa.Integer(), nullable=True),
@@ -135,6 +158,11 @@ def _invoices() -> None:
         sa.Column("credit_cents", sa.BigInteger(), nullable=True),
         sa.Column("due_cents", sa.BigInteger(), nullable=True),
         sa.Column("hash", sa.LargeBinary(), nullable=True),
+    ]
+
+
+def _invoice_checks() -> list[sa.CheckConstraint]:
+    return [
         sa.CheckConstraint(
             f"(state = 'final' AND num_nulls({_TOLD}) = 0)"
             f" OR (state <> 'final' AND num_nonnulls({_TOLD}) = 0)",
@@ -161,22 +189,7 @@ def _invoices() -> None:
         sa.CheckConstraint(
             "closing_p = opening_p + received_p - charges_p", name=op.f("ck_invoices_exact_balance")
         ),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_invoices_tenant_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_invoices")),
-        sa.UniqueConstraint("number", name=op.f("uq_invoices_number")),
-        sa.UniqueConstraint(
-            "series", "year", "serial", name=op.f("uq_invoices_series_year_serial")
-        ),
-        sa.UniqueConstraint("tenant_id", "id", name=op.f("uq_invoices_tenant_id_id")),
-        sa.UniqueConstraint("tenant_id", "month", name=op.f("uq_invoices_tenant_id_month")),
-    )
-    op.create_index(
-        "ix_invoices_unfinished",
-        "invoices",
-        ["month"],
-        unique=False,
-        postgresql_where=sa.text("state <> 'final'"),
-    )
+    ]
 
 
 def _invoice_lines() -> None:
