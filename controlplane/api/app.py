@@ -11,40 +11,38 @@ from importlib.metadata import version
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
-from controlplane.api import (
-    account,
-    admin_deployments,
+from controlplane.api import errors
+from controlplane.api.contract import route as contract
+from controlplane.api.contract.callers import Prover
+from controlplane.api.contract.oidc import Verifier
+from controlplane.api.contract.state import ApiState
+from controlplane.api.deployments import admin_deployments, deployments
+from controlplane.api.identity import (
     admin_keys,
-    audit,
+    erasure,
+    keys,
+    members,
+    models,
+    peppers,
+    projects,
+    tenants,
+)
+from controlplane.api.money import (
+    account,
     books,
     budgets,
     burn,
     commitments,
-    contract,
     corrections,
-    deployments,
-    erasure,
-    errors,
     exports,
-    gpu_prices,
     invoices,
-    keys,
-    members,
-    models,
-    organization,
     payments,
-    peppers,
-    prices,
-    projects,
     reconcile,
-    storage_prices,
-    tenants,
-    webhooks,
 )
-from controlplane.api.callers import Prover
-from controlplane.api.oidc import Verifier
+from controlplane.api.notices import audit, webhooks
+from controlplane.api.prices import gpu_prices, prices, storage_prices
 from controlplane.api.schemas import ErrorBody, Health
-from controlplane.api.state import ApiState
+from controlplane.api.usage import organization
 from controlplane.billing.invoices.profiles import Seller
 from controlplane.db import open_engine, session_factory
 from controlplane.deployments.orders import Terms

@@ -8,9 +8,9 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
-from controlplane.api.callers import TENANT_HEADER, Known, Member, Staff
+from controlplane.api.contract.callers import TENANT_HEADER, Known, Member, Staff
+from controlplane.api.contract.state import ApiState
 from controlplane.api.schemas import Page
-from controlplane.api.state import ApiState
 
 _MAX_PAGE = 1000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.api.buckets import USAGE_WIDTHS, window
+from controlplane.api.usage.buckets import USAGE_WIDTHS, window
 from controlplane.errors import UnprocessableRequest
 
 DAY = 86_400

@@ -8,8 +8,8 @@ import jwt
 import pytest
 from support.issuer import CLIENT, Issuer, running_issuer
 
-from controlplane.api import oidc
-from controlplane.api.oidc import Verifier
+from controlplane.api.contract import oidc
+from controlplane.api.contract.oidc import Verifier
 from controlplane.errors import StartupError, Unavailable
 from controlplane.tenants.people import Claims
 

@@ -13,9 +13,10 @@ from support.orders import stock
 from support.rest_orders import ordered
 from support.shop import PEPPER, Customer, Shop
 
-from controlplane.api import contract, policy
 from controlplane.api.app import ADMIN_ROUTERS, TENANT_ROUTERS
-from controlplane.api.contract import MUTATING, Contract
+from controlplane.api.contract import policy
+from controlplane.api.contract import route as contract
+from controlplane.api.contract.route import MUTATING, Contract
 from controlplane.errors import StartupError
 from controlplane.tenants import keys
 from controlplane.usage.records import TokenUsage

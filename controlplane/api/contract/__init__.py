@@ -1,0 +1,1 @@
+"""What every route keeps: who may call it, one transaction, retries, audit."""

@@ -1,0 +1,1 @@
+"""Routes of deployments: tenants' own, and all of them for staff."""

@@ -1,0 +1,1 @@
+"""Routes of tenants, their projects, people and keys, of staff and models."""

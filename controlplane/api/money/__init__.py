@@ -1,0 +1,1 @@
+"""Routes of accounts: what moved on them, what may move, what is owed."""

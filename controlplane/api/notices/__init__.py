@@ -1,0 +1,1 @@
+"""Routes of what is told: the audit log, webhooks."""

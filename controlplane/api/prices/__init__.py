@@ -1,0 +1,1 @@
+"""Routes of the price book: tokens, GPU time, storage."""

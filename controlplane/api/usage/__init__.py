@@ -1,0 +1,1 @@
+"""Routes of usage and costs in OpenAI's shape."""
