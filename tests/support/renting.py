@@ -90,6 +90,7 @@ def stream(http: httpx.Client, model: str, tokens: int, begun: threading.Event) 
         "prompt": "One, two,",
         "max_tokens": tokens,
         "temperature": 1,
+        "logit_bias": {"1": -100},  # its words are random: it must not say that it is done
         "stream": True,
         "stream_options": {"include_usage": True},
     }
