@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -40,7 +41,9 @@ async def gateway_process(
         more: environment of it beyond the world's settings.
     """
     port = free_port()
-    process = subprocess.Popen([*under, *COMMAND, str(port)], env=environment(world) | more)
+    process = subprocess.Popen(
+        [*under, *COMMAND, str(port)], env=environment(world) | more, start_new_session=True
+    )
     world.url = f"http://127.0.0.1:{port}"
     try:
         async with asyncio.timeout(20), httpx.AsyncClient() as http:
@@ -53,5 +56,6 @@ async def gateway_process(
                     await asyncio.sleep(0.05)
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the program above it is not all there is
         process.wait()
