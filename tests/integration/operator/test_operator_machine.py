@@ -275,7 +275,7 @@ def run(examples: int, steps: int, *, derandomize: bool = False) -> None:
 
 
 def test_whatever_happens_the_invariants_hold() -> None:
-    run(examples=20, steps=40, derandomize=True)  # the storm below looks for what is new
+    run(examples=40, steps=40, derandomize=True)  # the storm below looks for what is new
 
 
 @pytest.mark.storm

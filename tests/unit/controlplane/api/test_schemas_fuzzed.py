@@ -21,14 +21,13 @@ from controlplane.usage.records import TokenUsage
 # string's range is more than a schema can say, and an unknown query parameter is passed over.
 UNPROMISED = [ignored_auth, positive_data_acceptance, negative_data_rejection]
 FUZZ = settings(
-    max_examples=4,
-    derandomize=True,  # the same requests each time; the storm looks for new ones
+    max_examples=8,
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-STORM = settings(FUZZ, max_examples=100, derandomize=False, print_blob=True)
+STORM = settings(FUZZ, max_examples=100, print_blob=True)
 
 
 def fuzz(app: FastAPI, token: str, mode: GenerationMode, how: settings = FUZZ) -> int:
