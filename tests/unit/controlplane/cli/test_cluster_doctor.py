@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controlplane.cli import cluster_doctor as doctor
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.crd.base import timestamp
 
 NOW = 1_800_000_000.0

@@ -10,8 +10,8 @@ import pytest
 from support.ports import free_port
 from typer.testing import CliRunner, Result
 
+from controlplane.cli.commands import app
 from controlplane.cli.doctor import examine
-from controlplane.cli.main import app
 from controlplane.settings import Settings
 from controlplane.supervisor.ports import check_port
 
