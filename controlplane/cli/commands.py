@@ -23,6 +23,7 @@ from controlplane.cli import (
     prices,
     product,
     reconcile,
+    rejected,
     restore,
     scrub,
     services,
@@ -58,6 +59,7 @@ Customers and money, with the running product:
     flashplane books
     flashplane ledger hash         one number for all that the ledger says
     flashplane reconcile           bills, ledger and engines' journals, held against each other
+    flashplane rejected list       usage that no machine may decide on
     flashplane audit verify         whether anybody touched the record of who did what
 
 Prices, by the hour of the day if need be:
@@ -75,7 +77,7 @@ GPUs for sale, as pools, dedicated deployments and bare machines:
     flashplane deployments create bot --tenant acme --configuration h200-x4 --dry-run
     flashplane deployments list
 
-Something is wrong? `flashplane doctor`. Every setting: `flashplane config`.
+Something is wrong? `flashplane doctor` names it and the fix. Every setting: `flashplane config`.
 """
 
 app = typer.Typer(
@@ -125,3 +127,4 @@ storage_prices.add_to(app)
 invoices.add_to(app)
 scrub.add_to(app)
 reconcile.add_to(app)
+rejected.add_to(app)

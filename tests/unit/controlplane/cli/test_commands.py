@@ -60,6 +60,7 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
         *("gpu-prices list", "gpu-prices publish"),
         *("storage-prices list", "storage-prices publish"),
         *(f"invoices {it}" for it in ("list", "show", "preview", "download", "pay")),
+        *(f"rejected {it}" for it in ("list", "retry", "write-off")),
         *(f"credit {it}" for it in ("grant", "refund", "waive", "note", "adjust", "terms")),
     ],
 )
