@@ -25,7 +25,7 @@ class Database:
     """Runs functions of a session in transactions off the event loop."""
 
     def __init__(self, database_url: str, *, pool_size: int) -> None:
-        self._engine = open_engine(database_url, pool_size=pool_size)
+        self._engine = open_engine(database_url, pool_size=pool_size, by_index=True)
         self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="database")
         self.sessions = session_factory(self._engine)
 

@@ -121,7 +121,7 @@ def _stop(start: Start, table: ProcessTable) -> None:
 
 
 def _settle_the_rest(start: Start) -> None:
-    engine = open_engine(start.database_url, pool_size=1)
+    engine = open_engine(start.database_url, pool_size=1, by_index=True)
     sessions = session_factory(engine)
     try:
         settled = 1
