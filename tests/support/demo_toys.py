@@ -1,7 +1,7 @@
 """A small form of the demo model, and documents it learns within seconds: say a word again."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -47,28 +47,36 @@ def echo(number: int) -> Document:
     return Document(ids, [False] * (len(words) + 2) + [True] * (len(words) + 1), "echo")
 
 
-def batches(state: TrainingState, preset: Preset = TOY) -> Iterator[tuple[int, int, Packed]]:
+def batches(state: TrainingState) -> Iterator[tuple[int, int, Packed]]:
     """From the state's place on."""
     number, skip = state.chunk, state.batch
     while True:
-        content = chunk(echo, number, examples=200, step_tokens=preset.step_tokens)
+        content = chunk(echo, number, examples=200, step_tokens=TOY.step_tokens)
         for i, packed in enumerate(content[skip:], skip):
             yield number, i, packed
         number, skip = number + 1, 0
 
 
-def trained(state: TrainingState, preset: Preset = TOY) -> list[Progress]:
-    """Run a state to its planned end."""
-    told: list[Progress] = []
+def trained(
+    state: TrainingState, told: Callable[[Progress], None] | None = None
+) -> list[Progress]:
+    """Run a state to its planned end, and return what was told of each step."""
+    steps: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        steps.append(progress)
+        if told is not None:
+            told(progress)
+
     train(
         state,
-        preset,
-        candidates(state, preset, "cpu"),
-        batches(state, preset),
+        TOY,
+        candidates(state, TOY, "cpu"),
+        batches(state),
         compute=torch.float32,
-        told=told.append,
+        told=tell,
     )
-    return told
+    return steps
 
 
 def fresh(seed: int = 0) -> TrainingState:
