@@ -1,1 +1,1 @@
-"""The demo model: V4-Flash made small, trained on dialogues of our own. Not part of the engine."""
+"""The small V4-Flash that talks sense: its dialogues, its training and its proof. See README.md."""
