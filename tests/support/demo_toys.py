@@ -57,9 +57,7 @@ def batches(state: TrainingState) -> Iterator[tuple[int, int, Packed]]:
         number, skip = number + 1, 0
 
 
-def trained(
-    state: TrainingState, told: Callable[[Progress], None] | None = None
-) -> list[Progress]:
+def trained(state: TrainingState, told: Callable[[Progress], None] | None = None) -> list[Progress]:
     """Run a state to its planned end, and return what was told of each step."""
     steps: list[Progress] = []
 

@@ -90,9 +90,7 @@ def _formed(name: str, tensor: torch.Tensor, form: str) -> dict[str, torch.Tenso
     return {name: tensor.bfloat16() if form == "BF16" else tensor}
 
 
-def _pair(
-    name: str, quantised: tuple[torch.Tensor, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def _pair(name: str, quantised: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {f"{name}.weight": quantised[0].contiguous(), f"{name}.scale": quantised[1].contiguous()}
 
 

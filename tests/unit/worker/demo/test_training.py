@@ -38,8 +38,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert bits(fresh()) != bits(straight)
 
 
-def test_losses_fall(
-) -> None:
+def test_losses_fall() -> None:
     state = fresh(seed=1)
     fixed(state, TOY, 20)
     told = trained(state)
