@@ -174,6 +174,13 @@ class Settings(BaseSettings):
         le=24 * 60,
         description="spot replicas that are interrupted within so many minutes cost nothing",
     )
+    gpu_hold_seconds: int = Field(
+        default=180,
+        ge=120,
+        le=3600,
+        description="replicas hold the money of so much time ahead; with less than a minute of it"
+        " they are stopped",
+    )
     keep_volumes_hours: int = Field(
         default=72,
         ge=24,

@@ -60,8 +60,9 @@ class Account(Base):
 
     `balance_p` is the sum of the account's entries and `granted_p` the part of it that was given,
     not paid: only entries move them, the database refuses anything else. `held_p` is the sum of the
-    open holds. What may be spent, `balance_p + credit_limit_p - held_p`, is never below zero at any
-    commit; only `postpaid` accounts have a credit limit.
+    open holds and of what is set aside for the next minutes of what runs. What may be spent,
+    `balance_p + credit_limit_p - held_p`, is never below zero at any commit; only `postpaid`
+    accounts have a credit limit.
     """
 
     __tablename__ = "accounts"

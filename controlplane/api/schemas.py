@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from controlplane.money import usd_per_million_to_rate_p, usd_to_p
+from controlplane.amounts import Usd
 from controlplane.tenants.keys import ALL_SCOPES, Scope
 
 # Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
@@ -22,16 +22,6 @@ Name = Annotated[
 ]
 
 
-def _is_amount(text: str) -> str:
-    usd_to_p(text)
-    return text
-
-
-def _is_rate(text: str) -> str:
-    usd_per_million_to_rate_p(text)
-    return text
-
-
 def _is_storable(moment: datetime) -> datetime:
     # In UTC it may lie outside the years that there are.
     if not 1970 < moment.year < 9000:
@@ -40,9 +30,6 @@ def _is_storable(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_is_storable)]
-_DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,12})?$"
-Usd = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_amount)]
-UsdPerMillion = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_rate)]
 
 Item = TypeVar("Item")
 

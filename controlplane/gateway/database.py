@@ -36,7 +36,7 @@ class Database:
 
     def __init__(self, database_url: str, *, pool_size: int, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
-        self._engine = open_engine(database_url, pool_size=pool_size)
+        self._engine = open_engine(database_url, pool_size=pool_size, by_index=True)
         self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="database")
         self.sessions = session_factory(self._engine)
 

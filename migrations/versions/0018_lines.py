@@ -7,7 +7,7 @@ from alembic import op
 from migrations import rules
 
 revision = "0018"
-down_revision = "0014"
+down_revision = "0017"
 
 _RULE = (
     "wrong_budget_holds",

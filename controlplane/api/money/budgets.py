@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from controlplane.accounts import budgets, limits
 from controlplane.accounts.limits import Period, Scope
+from controlplane.amounts import Usd
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, Tenant, page
-from controlplane.api.schemas import Body, Page, Usd
+from controlplane.api.schemas import Body, Page
 from controlplane.billing import budget_terms
 from controlplane.money import p_to_usd, usd_to_p
 from controlplane.tenants import tenants
