@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
+from sqlalchemy import Uuid, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.accounts import epochs
 from controlplane.accounts.ledger_hash import LedgerHash, ledger_hash
 from controlplane.accounts.models import Hold
+from controlplane.arrays import ArrayOf
 from controlplane.billing.books import check_books
 from controlplane.billing.reconcile import verdict
 from controlplane.billing.reconcile.models import WitnessedAttempt
@@ -31,7 +32,7 @@ from controlplane.usage.segments import Damage
 
 BATCH = 250
 _HELD = select(Hold.request_id, Hold.epoch_id).where(
-    Hold.request_id == any_(bindparam("request_ids", type_=ARRAY(Uuid))), Hold.state == "open"
+    Hold.request_id == any_(bindparam("request_ids", type_=ArrayOf(Uuid))), Hold.state == "open"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
