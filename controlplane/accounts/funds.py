@@ -43,7 +43,8 @@ _VALUES = (
 )
 _WRITE = (
     update(Account)
-    .where(Account.id == _VALUES.c.id)
+    # Said twice, for the plan: else it may read every account.
+    .where(Account.id == _VALUES.c.id, Account.id == any_(bindparam("ids", type_=ArrayOf(Uuid))))
     .values(held_p=_VALUES.c.held_p)
     .execution_options(synchronize_session=False)
 )

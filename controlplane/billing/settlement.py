@@ -122,7 +122,10 @@ _RECORD = insert(UsageEvent.metadata.tables[UsageEvent.__tablename__]).from_sele
     select(
         *(getattr(StagedUsage, name) for name in _COPIED),
         *(_BILLED.c[name] for name in _DECIDED if name != "request_id"),
-    ).join(_BILLED, _BILLED.c.request_id == StagedUsage.request_id),
+    )
+    .join(_BILLED, _BILLED.c.request_id == StagedUsage.request_id)
+    # Said twice, for the plan: else it may read the whole queue.
+    .where(StagedUsage.request_id == any_(bindparam("request_id", type_=ArrayOf(Uuid)))),
 )
 _UNSTAGE = (
     delete(StagedUsage)
