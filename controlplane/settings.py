@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         default=8 * 2**20, gt=0, description="largest request body accepted"
     )
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
+    database_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="how long a request at the gateway waits for PostgreSQL before it gets a 503",
+    )
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
     )

@@ -116,6 +116,7 @@ class GatewayEpoch(Base):
 class Budget(Base):
     """The most that a tenant, one of its projects or one of its keys may spend in a period.
 
+    A key's budget names the first of its line: those that took over by rotation share it.
     `held_p` is the sum of the open holds in its scope, `spent_p` what was spent in the period that
     began at `period_started_at`. They change only while the tenant's account is locked. A period
     that has passed is noticed by whoever locks next; `total` is one period, for ever.
