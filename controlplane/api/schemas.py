@@ -100,7 +100,8 @@ class NewKey(Body):
 
 class KeyOut(Row):
     """A key. `last_used_at` is right within a minute or so; `replaced_by_id` is the key that takes
-    over from a rotated one."""
+    over from a rotated one. `line_id` is the first of the keys that took over from each other, this
+    one if it was not made by rotation: budgets are the line's."""
 
     id: uuid.UUID
     tenant_id: uuid.UUID
@@ -112,6 +113,7 @@ class KeyOut(Row):
     expires_at: datetime | None
     last_used_at: datetime | None
     replaced_by_id: uuid.UUID | None
+    line_id: uuid.UUID
     revoked_at: datetime | None
 
 

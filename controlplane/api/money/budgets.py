@@ -41,7 +41,10 @@ class NewBudget(Body):
         default="month", description="Days and months are those of UTC; `total` never renews."
     )
     project_id: uuid.UUID | None = None
-    api_key_id: uuid.UUID | None = None
+    api_key_id: uuid.UUID | None = Field(
+        default=None,
+        description="This key and all that take over from it by rotation: they share the budget.",
+    )
     thresholds: Percents = Field(default_factory=lambda: list(budget_terms.THRESHOLDS))
 
 
@@ -59,7 +62,9 @@ class BudgetOut(BaseModel):
     tenant_id: uuid.UUID
     scope: Scope
     project_id: uuid.UUID | None
-    api_key_id: uuid.UUID | None
+    api_key_id: uuid.UUID | None = Field(
+        description="Of keys that took over from each other by rotation, the first."
+    )
     period: Period
     limit_usd: str
     limit_p: str

@@ -18,7 +18,7 @@ from controlplane.accounts import epochs
 from controlplane.accounts.corrections import grant
 from controlplane.accounts.ledger_hash import ledger_hash
 from controlplane.billing.restoring.restore import Restored, restore
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.db import open_engine, session_factory
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.models import UsageEvent
