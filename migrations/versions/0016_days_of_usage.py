@@ -6,7 +6,7 @@ from alembic import op
 from migrations import rules
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 
 _SUMS = ("requests", "hit_tokens", "miss_tokens", "output_tokens", "reasoning_tokens", "charge_p")
 _GROUP = ("tenant_id", "project_id", "api_key_id", "model", "path", "band", "thinking")
