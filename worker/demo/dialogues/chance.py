@@ -21,17 +21,27 @@ DATE_YEARS = (1950, 2049)
 
 
 class Pool:
-    """Entries of which one in six is held out, at least one. For wordings and for values."""
+    """Entries of which one in six is held out, at least one. For wordings and for values. Those
+    that differ only in capitals and in marks at their ends are on one side."""
 
     def __init__(self, *entries: str) -> None:
         assert len(entries) > 1, "nothing to hold out"
         assert len(set(entries)) == len(entries), "an entry would be on both sides"
-        ordered = sorted(entries, key=lambda e: hashlib.sha256(e.encode()).digest())
-        held_out = max(1, len(ordered) // HELD_OUT_SHARE)
-        self.sides: dict[Split, list[str]] = {
-            "held_out": ordered[:held_out],
-            "train": ordered[held_out:],
-        }
+        wanted = max(1, len(entries) // HELD_OUT_SHARE)
+        alike: dict[str, list[str]] = {}
+        for entry in sorted(entries, key=lambda e: hashlib.sha256(_bare(e).encode()).digest()):
+            alike.setdefault(_bare(entry), []).append(entry)
+        groups = list(alike.values()) if len(alike) > 1 else [[entry] for entry in entries]
+        held_out: list[str] = []
+        while len(held_out) < wanted and len(groups) > 1:
+            held_out += groups.pop(0)
+        train = [entry for group in groups for entry in group]
+        self.sides: dict[Split, list[str]] = {"held_out": held_out, "train": train}
+
+
+def _bare(text: str) -> str:
+    """What remains of a wording when it is typed carelessly."""
+    return text.lower().strip(" ?!.,")
 
 
 class Chance:

@@ -178,7 +178,7 @@ def _case(chance: Chance) -> tuple[str, str, str]:
 
 def _count(chance: Chance) -> tuple[str, str, str]:
     first = chance.of((1, 1, 1, 1, 0, 2, 3, 5, 10, 20))
-    last = first + chance.of((4, 9, 9, 9, 14, 19, 5, 6, 7, 29))
+    last = first + chance.of((4, 9, 9, 9, 14, 19, 5, 6, 7, 29, 49))
     last = last - 1 if first in (10, 20, 5) else last
     join = chance.of((", ", ", ", ", "))
     numbers = join.join(map(str, range(first, last + 1)))
