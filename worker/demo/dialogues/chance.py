@@ -57,6 +57,10 @@ class Chance:
         """An entry of this side."""
         return self.of(pool.sides[self.split])
 
+    def known(self, pool: Pool) -> str:
+        """An entry of either side: for what can be answered only about words that are known."""
+        return self.of(pool.sides["train"] + pool.sides["held_out"])
+
     def of(self, options: Sequence[T]) -> T:
         """One of `options`, whichever side: for structure, which both sides share."""
         return options[int(self._random.random() * len(options))]
@@ -84,11 +88,11 @@ class Chance:
 
     def word(self) -> str:
         """A lower-case word of the model's vocabulary: few make sense, all can be copied."""
-        return self.pick(_lower_words())
+        return self.pick(lower_words())
 
     def proper(self) -> str:
         """The same with a capital letter."""
-        return self.pick(_capital_words())
+        return self.pick(capital_words())
 
     def distinct(self, draw: Callable[[], T], count: int) -> list[T]:
         """`count` different results of `draw`."""
@@ -137,12 +141,14 @@ DOMAINS = ("example.com", "example.org", "example.net")
 
 
 @cache
-def _lower_words() -> Pool:
+def lower_words() -> Pool:
+    """What `Chance.word` draws from."""
     return Pool(*vocabulary.words().lower)
 
 
 @cache
-def _capital_words() -> Pool:
+def capital_words() -> Pool:
+    """What `Chance.proper` draws from."""
     return Pool(*vocabulary.words().capital)
 
 

@@ -18,23 +18,25 @@ from worker.demo.dialogues.structured import json_object, json_schema
 from worker.demo.dialogues.text_tasks import knowledge, text_task
 from worker.demo.dialogues.tool_calls import no_tool_fits, parallel_calls, tool_call
 from worker.demo.dialogues.tool_results import tool_followup
+from worker.demo.dialogues.words import words
 
 # Share of the examples in percent. Tool calls are the longest and the hardest.
 WEIGHTS: dict[Callable[[Chance], Example], float] = {
     product: 13.0,
-    small_talk: 6.0,
+    small_talk: 5.0,
     arithmetic: 6.0,
     extraction: 5.0,
-    classification: 4.0,
+    classification: 3.0,
     json_schema: 8.0,
     json_object: 3.0,
     tool_call: 14.0,
     form_call: 4.0,
     parallel_calls: 4.0,
-    no_tool_fits: 3.0,
+    no_tool_fits: 2.0,
     tool_followup: 7.0,
     recall: 7.0,
-    text_task: 6.0,
+    text_task: 5.0,
+    words: 4.0,
     knowledge: 1.5,
     persona: 2.0,
     refusal: 2.0,

@@ -139,9 +139,8 @@ def _made(chance: Chance) -> Example:
 
 def _answer(chance: Chance, question: str, value: dict[str, Any], **more: Any) -> Example:
     content = json.dumps(value, ensure_ascii=False)
-    return answered(
-        chance, "json", question, content, f"I write the keys {', '.join(value)}.", **more
-    )
+    thought = f"I write {', '.join(f'`{key}`' for key in value)}."
+    return answered(chance, "json", question, content, thought, **more)
 
 
 def _fields(chance: Chance, count: int) -> list[_Field]:

@@ -174,7 +174,8 @@ def calling(
 
 def call_thought(calls: Sequence[Call]) -> str:
     """Why these calls."""
-    return f"I call {' and '.join(dict.fromkeys(name for name, _ in calls))}."
+    # Quoted, a name is the same tokens as in its tool's schema.
+    return f"I call {' and '.join(dict.fromkeys(f'`{name}`' for name, _ in calls))}."
 
 
 def offered(chance: Chance, wanted: Sequence[Tool]) -> list[dict[str, Any]]:
