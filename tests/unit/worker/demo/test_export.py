@@ -36,7 +36,7 @@ def directory(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) ->
     return directory
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_the_engine_computes_what_quantised_training_saw(
     state: TrainingState, directory: Path
 ) -> None:
