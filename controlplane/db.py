@@ -15,6 +15,14 @@ from psycopg import sql
 from sqlalchemy import Engine, MetaData, create_engine, exc
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+# A server behind a broken network says nothing: what TCP makes of it, else 15 minutes and more, is
+# half a minute. Nothing to Unix sockets.
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,  # ms
+}
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -24,28 +32,36 @@ NAMING_CONVENTION = {
 }
 
 
+# A session keeps the plans of its foreign keys and statements. One that was made while a table was
+# small reads all of it for every row or batch, until an ANALYZE comes; these plans stay right.
+_BY_INDEX = tuple(f"-c enable_{plan}=off" for plan in ("seqscan", "hashjoin", "mergejoin"))
+
+
 class Base(DeclarativeBase):
     """Base of every table."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
-def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+def open_engine(database_url: str, *, pool_size: int = 5, by_index: bool = False) -> Engine:
     """Return an engine on psycopg 3.
 
     Args:
         database_url: `postgresql://...` as PostgreSQL's own tools write it; the driver is ours.
         pool_size: most connections kept.
+        by_index: for work that finds a few rows each time, such as holds and settlement; see
+            `_BY_INDEX`.
     """
     url = database_url.replace("postgres://", "postgresql://", 1)
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    options = " ".join(("-c timezone=UTC", *(_BY_INDEX if by_index else ())))
     return create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text must not quote what a caller sent
-        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": 5, "options": options} | KEEPALIVE,
     )
 
 

@@ -47,7 +47,7 @@ class World:
 
     def sessions(self) -> sessionmaker[Session]:
         """Return sessions of an engine of this process's own."""
-        return session_factory(open_engine(self.url, pool_size=2))
+        return session_factory(open_engine(self.url, pool_size=2, by_index=True))
 
     def request(self, number: int) -> HoldRequest:
         """Return the next request; requests go round all customers."""

@@ -1,8 +1,9 @@
 """Locked balances: the one way an account's balance or held sum changes.
 
 Called by holds, the ledger and settlement. The rule that keeps money exact: whoever changes an
-account's sums, or the state of one of its holds, has locked the account here first. Accounts are
-locked in id order, so no two transactions wait for each other. Entries move balances, inside the
+account's sums, or the state of one of its holds, has locked the account here first. Tenants'
+accounts are locked in id order and the platform's after them, so no two transactions wait for each
+other. Entries move balances, inside the
 database; only held sums are written from here.
 """
 
@@ -10,33 +11,27 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, String, Uuid, any_, bindparam, column, func, or_, select, update
+from sqlalchemy import ARRAY, String, Uuid, any_, bindparam, column, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account, BalanceType
 
 # Built once: these run for every batch of holds, and building costs more than running.
-_LOCK = (
-    select(
-        Account.id,
-        Account.kind,
-        Account.tenant_id,
-        Account.balance_p,
-        Account.granted_p,
-        Account.held_p,
-        Account.credit_limit_p,
-    )
-    .where(
-        or_(
-            Account.tenant_id == any_(bindparam("tenant_ids", type_=ARRAY(Uuid))),
-            Account.tenant_id.is_(None)
-            & (Account.kind == any_(bindparam("platform", type_=ARRAY(String)))),
-        )
-    )
-    .order_by(Account.id)
-    # Weaker than FOR UPDATE: rows that refer to the account may be inserted meanwhile.
-    .with_for_update(key_share=True)
+_FUNDS = select(
+    Account.id,
+    Account.kind,
+    Account.tenant_id,
+    Account.balance_p,
+    Account.granted_p,
+    Account.held_p,
+    Account.credit_limit_p,
+).order_by(Account.id)
+_TENANTS = _FUNDS.where(Account.tenant_id == any_(bindparam("tenant_ids", type_=ARRAY(Uuid))))
+_PLATFORM = _FUNDS.where(
+    Account.tenant_id.is_(None), Account.kind == any_(bindparam("platform", type_=ARRAY(String)))
 )
+# Weaker than FOR UPDATE: rows that refer to the account may be inserted meanwhile.
+_LOCK_TENANTS, _LOCK_PLATFORM = (it.with_for_update(key_share=True) for it in (_TENANTS, _PLATFORM))
 _VALUES = (
     func.unnest(
         bindparam("ids", type_=ARRAY(Uuid)),
@@ -84,14 +79,13 @@ def lock(
     session: Session, *, tenant_ids: Collection[uuid.UUID], platform: Collection[str] = ()
 ) -> LockedFunds:
     """Lock the tenants' accounts and the named platform accounts until the transaction ends."""
-    rows = session.execute(_LOCK, {"tenant_ids": list(tenant_ids), "platform": list(platform)})
     locked = LockedFunds({}, {})
-    for row in rows:
-        funds = Funds(*row)
-        if funds.tenant_id is None:
-            locked.by_kind[funds.kind] = funds
-        else:
-            locked.by_tenant[funds.tenant_id] = funds
+    if tenant_ids:
+        for row in session.execute(_LOCK_TENANTS, {"tenant_ids": list(tenant_ids)}):
+            locked.by_tenant[row.tenant_id] = Funds(*row)
+    if platform:
+        for row in session.execute(_LOCK_PLATFORM, {"platform": list(platform)}):
+            locked.by_kind[row.kind] = Funds(*row)
     return locked
 
 

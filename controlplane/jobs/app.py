@@ -70,7 +70,11 @@ TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
-_policy = Policy(_settings.spot_credit_minutes, _settings.keep_volumes_hours)
+_policy = Policy(
+    spot_credit_minutes=_settings.spot_credit_minutes,
+    hold_seconds=_settings.gpu_hold_seconds,
+    keep_volumes_hours=_settings.keep_volumes_hours,
+)
 
 
 def broker_url(redis_url: str) -> str:
@@ -141,7 +145,7 @@ def _tell_metrics(**_: object) -> None:
 @app.task
 def settle() -> None:
     """Settle what is staged, until nothing is."""
-    while _tick(settlement.settle):
+    while _tick(settlement.settle, by_index=True):
         pass
     USAGE_WAITING.set(_tick(settlement.waiting))
 
@@ -149,7 +153,7 @@ def settle() -> None:
 @app.task
 def release_dead() -> None:
     """Release what closed epochs still hold, until nothing is left."""
-    while _tick(lambda session: settlement.release_dead(session, datetime.now(UTC))):
+    while _tick(lambda s: settlement.release_dead(s, datetime.now(UTC)), by_index=True):
         pass
 
 
@@ -285,14 +289,14 @@ def _cluster() -> Cluster:
 
 
 @cache
-def _sessions() -> sessionmaker[Session]:
-    return session_factory(open_engine(_settings.database_url, pool_size=1))
+def _sessions(*, by_index: bool = False) -> sessionmaker[Session]:
+    return session_factory(open_engine(_settings.database_url, pool_size=1, by_index=by_index))
 
 
-def _tick(step: Callable[[Session], int]) -> int:
+def _tick(step: Callable[[Session], int], *, by_index: bool = False) -> int:
     """Return what one transaction dealt with; 0 while the database is down, the next tick tries."""
     try:
-        with _sessions().begin() as session:
+        with _sessions(by_index=by_index).begin() as session:
             return step(session)
     except OUTAGES:
         _log.warning("database_unavailable")

@@ -112,7 +112,7 @@ def _stop(start: Start, table: ProcessTable) -> None:
             continue
         if name == "worker":
             _settle_the_rest(start)
-        with start.progress.step(f"Stopped {name}"):
+        with start.progress.step(f"Stopped {name}", underway=f"Stopping {name}"):
             start.tree.stop(name)
         if name == "operator":  # it ends its pods, unless it was killed
             stop_pods(start.layout.pods, start.progress.say)
@@ -121,7 +121,7 @@ def _stop(start: Start, table: ProcessTable) -> None:
 
 
 def _settle_the_rest(start: Start) -> None:
-    engine = open_engine(start.database_url, pool_size=1)
+    engine = open_engine(start.database_url, pool_size=1, by_index=True)
     sessions = session_factory(engine)
     try:
         settled = 1
