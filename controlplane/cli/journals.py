@@ -58,7 +58,7 @@ def gateway_replay() -> None:
         keep_seconds=settings.journal_keep_hours * 3600,
         reserve_bytes=settings.journal_min_free_bytes,
     )
-    engine = open_engine(settings.database_url, pool_size=1)
+    engine = open_engine(settings.database_url, pool_size=1, by_index=True)
     try:
         recovery.replay(session_factory(engine), directory, settings.gateway_name)
     finally:

@@ -74,7 +74,7 @@ def restore_database(
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database that was restored from a dump.")
     log.configure("restore", log_dir=settings.log_dir, level=settings.log_level)
-    engine = open_engine(settings.database_url, pool_size=1)
+    engine = open_engine(settings.database_url, pool_size=1, by_index=True)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         for path in journal:

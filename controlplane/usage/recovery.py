@@ -46,7 +46,6 @@ def recover(
     with session_factory.begin() as session:
         # Two processes of one name and different folders must not close each other half-way.
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(gateway, 0))))
-        sink.by_index(session)
         dead = epochs.open_of(session, gateway)
         ours = epochs.known(session, left)
         foreign = set(left) - ours

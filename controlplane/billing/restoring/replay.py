@@ -86,14 +86,12 @@ def known(session: Session, request_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
 
 def settle_all(session: Session) -> None:
     """Settle everything that is staged, in this transaction."""
-    sink.by_index(session)
     while settlement.settle(session, _SETTLED_AT_ONCE):
         pass
 
 
 def replay(session: Session, batch: Sequence[Told]) -> Replayed:
     """Bill what is not billed yet, in this transaction."""
-    sink.by_index(session)
     request_ids = [it.trace.opened.request_id for it in batch]
     of_requests = {"request_ids": request_ids}
     desk = _Desk(session, batch)
