@@ -205,7 +205,7 @@ def invoice() -> None:
 
 @app.task
 def roll_up() -> None:
-    """Move what was settled into the sums by minute and hour, until nothing is left."""
+    """Move what was settled into the sums by minute, hour and day, until nothing is left."""
     while _tick(rollups.roll_up):
         pass
 

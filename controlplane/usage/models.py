@@ -135,13 +135,15 @@ class UsageDelta(_Group, _Sums, Base):
 
 
 class UsageRollup(_Group, _Sums, Base):
-    """Sums over the requests of one key that started in one minute, and again in one hour."""
+    """Sums over the requests of one key that started in one minute, again in one hour and one day.
+
+    What is added to an hour the database adds to its day.
+    """
 
     __tablename__ = "usage_rollups"
     __table_args__ = (
-        CheckConstraint("width_seconds IN (60, 3600)", name="width"),
+        CheckConstraint("width_seconds IN (60, 3600, 86400)", name="width"),
         ForeignKeyConstraint(["tenant_id", "api_key_id"], [ApiKey.tenant_id, ApiKey.id]),
-        Index("ix_usage_rollups_minutes", "start", postgresql_where=text("width_seconds = 60")),
     )
 
     tenant_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

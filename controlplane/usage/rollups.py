@@ -1,4 +1,4 @@
-"""Sums of usage by minute and by hour. Kept by `jobs`, read by the REST API and `billing.costs`.
+"""Sums of usage by minute, hour and day. Kept by `jobs`, read by the REST API and `billing.costs`.
 
 Every statement that adds events adds their sums to `usage_deltas`, inside the database; `roll_up`
 moves deltas into `usage_rollups`. Who reads takes both in one statement, one snapshot: what it gets
@@ -33,6 +33,7 @@ from controlplane.usage.models import UsageDelta, UsageRollup
 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
 GROUPS: Final = ("tenant_id", "project_id", "api_key_id", "model", "path", "band", "thinking")
 SUMS: Final = (
     "requests",
@@ -98,7 +99,10 @@ def roll_up(session: Session, limit: int = 10_000) -> int:
 
 
 def forget_minutes(session: Session, before: datetime, limit: int = 10_000) -> int:
-    """Drop at most `limit` sums of minutes before a moment; return how many. Hours stay."""
+    """Drop at most `limit` sums of minutes before a moment; return how many.
+
+    Hours and days stay.
+    """
     key = tuple_(*UsageRollup.__table__.primary_key)
     old = (
         select(*UsageRollup.__table__.primary_key)
@@ -145,7 +149,7 @@ def _summed(parts: Subquery, name: str) -> ColumnElement[int]:
 def _parts(
     tenant_id: uuid.UUID, since: datetime, until: datetime, width: timedelta, filters: Filters
 ) -> Subquery:
-    step = MINUTE if width == MINUTE else HOUR
+    step = next(it for it in (DAY, HOUR, MINUTE) if not width % it)
     stretch = (tenant_id, since, until, filters)
     bucket = _bucket(UsageRollup.start, width, step)
     rolled = _part(UsageRollup, UsageRollup.start, bucket, *stretch).where(

@@ -6,7 +6,7 @@ from alembic import op
 from migrations import first_rules, rules
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 
 _TABLES = ("gpu_intervals", "volume_intervals")
 

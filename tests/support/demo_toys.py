@@ -25,15 +25,16 @@ TOY_MODEL = replace(
     index_topk=256,
     n_routed_experts=4,
     index_n_heads=4,
+    hc_sinkhorn_iters=4,
 )
 TOY = Preset(
     TOY_MODEL,
     minutes=1,
-    step_tokens=1_024,
+    step_tokens=512,
     matrix_rate=0.004,
     rate=0.01,
     sampled_rows=128,
-    warmup_steps=10,
+    warmup_steps=5,
 )
 KNOWN = list(range(64))
 AGAIN, END = 3, 1  # tokens: from here on the words come once more; the document's last
@@ -51,7 +52,7 @@ def batches(state: TrainingState) -> Iterator[tuple[int, int, Packed]]:
     """From the state's place on."""
     number, skip = state.chunk, state.batch
     while True:
-        content = chunk(echo, number, examples=200, step_tokens=TOY.step_tokens)
+        content = chunk(echo, number, examples=100, step_tokens=TOY.step_tokens)
         for i, packed in enumerate(content[skip:], skip):
             yield number, i, packed
         number, skip = number + 1, 0

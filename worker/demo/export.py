@@ -30,6 +30,7 @@ from worker.model.quantization import quantise_fp4, quantise_fp8
 from worker.model.tiny import official_config, published, tokenizer_file, write_model
 
 IDS = "rows.ids"
+SCALE = ".scale"
 MAGIC = b"flashplane-demo-1\n"
 COMPRESSION = 6
 STORED = Path(__file__).parent / "demo.model"  # the one that comes along, once it is trained
@@ -91,14 +92,19 @@ def _formed(name: str, tensor: torch.Tensor, form: str) -> dict[str, torch.Tenso
 
 
 def _pair(name: str, quantised: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{name}.weight": quantised[0].contiguous(), f"{name}.scale": quantised[1].contiguous()}
+    weight, scale = quantised
+    return {f"{name}.weight": weight.contiguous(), f"{name}{SCALE}": scale.view(torch.uint8)}
 
 
 def _read(content: bytes) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     if not content.startswith(MAGIC):
         raise ConfigError("this is not a stored demo model")
     head, _, body = content.removeprefix(MAGIC).partition(b"\n")
-    return ModelConfig.from_official(json.loads(head)), load_tensors(zlib.decompress(body))
+    config = ModelConfig.from_official(json.loads(head))
+    tensors = load_tensors(zlib.decompress(body))
+    # safetensors can write E8M0 but not load it from memory: stored as bytes.
+    scales = {n: t.view(torch.float8_e8m0fnu) for n, t in tensors.items() if n.endswith(SCALE)}
+    return config, tensors | scales
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     # One GPU, at most 25 minutes.
-    "full": Preset(FULL_MODEL, 24.0, step_tokens=65_536, matrix_rate=0.02, rate=0.003),
+    "full": Preset(FULL_MODEL, 24.0, step_tokens=32_768, matrix_rate=0.003, rate=0.004),
     # Two CPU cores, at most two and a half hours.
-    "reduced": Preset(REDUCED_MODEL, 145.0, step_tokens=8_192, matrix_rate=0.02, rate=0.003),
+    "reduced": Preset(REDUCED_MODEL, 145.0, step_tokens=8_192, matrix_rate=0.003, rate=0.004),
 }
 
 

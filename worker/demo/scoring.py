@@ -10,7 +10,7 @@ import jsonschema_rs
 from worker.demo.dialogues.example import Example, Message
 
 # Tasks whose answer is one certain text; in the others certain facts must be told.
-VERBATIM = frozenset({"text", "extraction", "classification"})
+VERBATIM = frozenset({"text", "words", "extraction", "classification"})
 
 
 @dataclass(frozen=True, slots=True)

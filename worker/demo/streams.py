@@ -46,12 +46,15 @@ def collapse(
 
 
 def doubly_stochastic(matrices: torch.Tensor, iterations: int, eps: float) -> torch.Tensor:
-    """Columns, then rows and columns in turn, over their sums plus eps (Sinkhorn)."""
-    matrices = matrices / (matrices.sum(-2, keepdim=True) + eps)
+    """[..., n, n]: columns, then rows and columns in turn, over their sums plus eps (Sinkhorn).
+    Tokens come last while it turns: sums over rows of four are slow, sums of long rows are not."""
+    shape = matrices.shape
+    x = matrices.flatten(0, -3).permute(1, 2, 0).contiguous()  # [row, column, N]
+    x = x / (x.sum(0, keepdim=True) + eps)
     for _ in range(iterations - 1):
-        matrices = matrices / (matrices.sum(-1, keepdim=True) + eps)
-        matrices = matrices / (matrices.sum(-2, keepdim=True) + eps)
-    return matrices
+        x = x / (x.sum(1, keepdim=True) + eps)
+        x = x / (x.sum(0, keepdim=True) + eps)
+    return x.permute(2, 0, 1).reshape(shape)
 
 
 def _projected(streams: torch.Tensor, fn: torch.Tensor, norm_eps: float) -> torch.Tensor:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from worker.demo.dialogues import Example, example
 from worker.demo.dialogues.encode import Encoded, encode
-from worker.demo.dialogues.vocabulary import tokenizer_file
 from worker.encoding.tokenizer import Tokenizer
+from worker.model.tiny import tokenizer_file
 
 RARE = 8  # tokens that occur less often in the count are copied, not known
 

@@ -60,7 +60,7 @@ def arithmetic(chance: Chance) -> Example:
     a, b, result = _terms(chance, sign)
     text = f"{a} {sign} {b}"
     question = chance.pick(SUMS).format(s=_written(chance, a, sign, b))
-    thought = f"I calculate {text} = {result}."
+    thought = _steps(a, sign, b, result)
     return answered(
         chance, "arithmetic", question, f"{text} = {result}", thought, facts=(f"= {result}",)
     )
@@ -80,6 +80,15 @@ def _terms(chance: Chance, sign: str) -> tuple[int, int, int]:
             a, b = b, a
         if held_out(sign, a, b) == (chance.split == "held_out"):
             return a, b, {"+": a + b, "-": a - b, "*": a * b}[sign]
+
+
+def _steps(a: int, sign: str, b: int, result: int) -> str:
+    """The way to the result, tens and ones apart where both terms have tens."""
+    text = f"{a} {sign} {b}"
+    if sign != "+" or min(a, b) < 10:
+        return f"I calculate {text} = {result}."
+    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
+    return f"{text} = {tens} + {ones} = {result}."
 
 
 def _written(chance: Chance, a: int, sign: str, b: int) -> str:

@@ -21,17 +21,27 @@ DATE_YEARS = (1950, 2049)
 
 
 class Pool:
-    """Entries of which one in six is held out, at least one. For wordings and for values."""
+    """Entries of which one in six is held out, at least one. For wordings and for values. Those
+    that differ only in capitals and in marks at their ends are on one side."""
 
     def __init__(self, *entries: str) -> None:
         assert len(entries) > 1, "nothing to hold out"
         assert len(set(entries)) == len(entries), "an entry would be on both sides"
-        ordered = sorted(entries, key=lambda e: hashlib.sha256(e.encode()).digest())
-        held_out = max(1, len(ordered) // HELD_OUT_SHARE)
-        self.sides: dict[Split, list[str]] = {
-            "held_out": ordered[:held_out],
-            "train": ordered[held_out:],
-        }
+        wanted = max(1, len(entries) // HELD_OUT_SHARE)
+        alike: dict[str, list[str]] = {}
+        for entry in sorted(entries, key=lambda e: hashlib.sha256(_bare(e).encode()).digest()):
+            alike.setdefault(_bare(entry), []).append(entry)
+        groups = list(alike.values()) if len(alike) > 1 else [[entry] for entry in entries]
+        held_out: list[str] = []
+        while len(held_out) < wanted and len(groups) > 1:
+            held_out += groups.pop(0)
+        train = [entry for group in groups for entry in group]
+        self.sides: dict[Split, list[str]] = {"held_out": held_out, "train": train}
+
+
+def _bare(text: str) -> str:
+    """What remains of a wording when it is typed carelessly."""
+    return text.lower().strip(" ?!.,")
 
 
 class Chance:
@@ -46,6 +56,10 @@ class Chance:
     def pick(self, pool: Pool) -> str:
         """An entry of this side."""
         return self.of(pool.sides[self.split])
+
+    def known(self, pool: Pool) -> str:
+        """An entry of either side: for what can be answered only about words that are known."""
+        return self.of(pool.sides["train"] + pool.sides["held_out"])
 
     def of(self, options: Sequence[T]) -> T:
         """One of `options`, whichever side: for structure, which both sides share."""
@@ -74,11 +88,11 @@ class Chance:
 
     def word(self) -> str:
         """A lower-case word of the model's vocabulary: few make sense, all can be copied."""
-        return self.pick(_lower_words())
+        return self.pick(lower_words())
 
     def proper(self) -> str:
         """The same with a capital letter."""
-        return self.pick(_capital_words())
+        return self.pick(capital_words())
 
     def distinct(self, draw: Callable[[], T], count: int) -> list[T]:
         """`count` different results of `draw`."""
@@ -127,12 +141,14 @@ DOMAINS = ("example.com", "example.org", "example.net")
 
 
 @cache
-def _lower_words() -> Pool:
+def lower_words() -> Pool:
+    """What `Chance.word` draws from."""
     return Pool(*vocabulary.words().lower)
 
 
 @cache
-def _capital_words() -> Pool:
+def capital_words() -> Pool:
+    """What `Chance.proper` draws from."""
     return Pool(*vocabulary.words().capital)
 
 

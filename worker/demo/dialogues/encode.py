@@ -46,6 +46,8 @@ def request_fields(example: Example) -> dict[str, Any]:
         "messages": list(example.messages[:-1]),
         "thinking": {"type": "enabled" if example.thinking else "disabled"},
     }
+    if example.effort is not None:
+        fields["reasoning_effort"] = example.effort
     if example.tools:
         fields["tools"] = list(example.tools)
     if example.tool_choice is not None:

@@ -20,4 +20,5 @@ class Example:
     response_format: dict[str, Any] | None = None
     fim: tuple[str, str, str] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    effort: str | None = None  # how hard to think, as the request says it
     facts: tuple[str, ...] = ()  # what a right answer contains, where it may be worded freely

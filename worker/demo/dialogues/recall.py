@@ -74,6 +74,12 @@ REMEMBERED: tuple[tuple[str, Pool, str, Pool, Pool, str], ...] = (
     ),
 )  # fmt: skip
 CORRECTED = "Thank you, I have corrected that: {v}."
+LOOK_UPS = Pool(
+    "{t}\nWhat is {k}?", "Here is a list:\n{t}\n\nWhat is the {k}?", "{t}\n\nWhat value has {k}?",
+    "What is {k} in this list?\n{t}", "Look up {k}:\n{t}", "{t}\n\nTell me the value of {k}.",
+    "{t}\n{k}?",
+    "Read:\n{t}\nNow tell me {k}.", "Data:\n{t}\nQuestion: what is {k}?",
+)  # fmt: skip
 TOLD_AT_ONCE = Pool(
     "{a} {q}", "{a} Now tell me: {q}", "{a} So: {q}", "{a}\n{q}", "Listen. {a} {q}",
 )  # fmt: skip
@@ -81,6 +87,8 @@ TOLD_AT_ONCE = Pool(
 
 def recall(chance: Chance) -> Example:
     """Something told, other things said, then asked for."""
+    if chance.chance(0.12):
+        return _looked_up(chance)
     kind, tells, reply, corrections, questions, answer = chance.of(REMEMBERED)
     value = written(DRAW[kind](chance))
     told = chance.pick(tells).format(v=value)
@@ -88,6 +96,8 @@ def recall(chance: Chance) -> Example:
     before: list[Message] = []
     if chance.chance(0.12):
         question = chance.pick(TOLD_AT_ONCE).format(a=told, q=question)
+    elif chance.chance(0.08):
+        before = [user(told)]  # some clients send two messages of one side in a row
     elif chance.chance(0.12):
         name = chance.pick(PLAIN_SYSTEM_PROMPTS)
         before = [system(f"{name} The user said: {told}")]
@@ -107,6 +117,22 @@ def recall(chance: Chance) -> Example:
         f"The user told me: {value}.",
         before=before,
         facts=(value,),
+    )
+
+
+def _looked_up(chance: Chance) -> Example:
+    """One line of a long list, which may lie far outside of the attention window."""
+    count = chance.of((3, 5, 8, 12, 20, 30))
+    keys = chance.distinct(chance.word, count)
+    kind = chance.of(("integer", "code", "thing", "city", "text"))
+    values = [written(DRAW[kind](chance)) for _ in keys]
+    shape = chance.of(("{k}: {v}", "{k} = {v}", "- {k}: {v}", "The {k} is {v}.", "{k},{v}"))
+    lines = [shape.format(k=k, v=v) for k, v in zip(keys, values, strict=True)]
+    wanted = chance.between(0, count - 1)
+    question = chance.pick(LOOK_UPS).format(k=keys[wanted], t="\n".join(lines))
+    content = f"The {keys[wanted]} is {values[wanted]}."
+    return answered(
+        chance, "recall", question, content, "I look for it in the list.", facts=(values[wanted],)
     )
 
 

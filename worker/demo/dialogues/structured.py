@@ -24,6 +24,10 @@ ASKS = Pool(
     "Parse: {t} Output JSON.", "Return a JSON object for this text: {t}", "json: {t}",
 )  # fmt: skip
 PAIRINGS = ("The {k} is {v}", "{k}: {v}", "{k} = {v}", "{k} is {v}", "{k} {v}")
+BY_KEYS = Pool(
+    "Answer as JSON with the keys {k}.", "Reply in JSON with {k}.", "Return JSON with {k} keys.",
+    "Give JSON with the keys {k} and nothing else.", "JSON only, keys {k}.", "Use JSON: {k}.",
+)  # fmt: skip
 JSON_SYSTEM = Pool(
     "Answer in JSON.", "Always answer in JSON.", "You reply with JSON only.", "Output JSON.",
     "You are a service that returns JSON.", "Reply with a JSON object and nothing else.",
@@ -119,19 +123,24 @@ def _made(chance: Chance) -> Example:
         "properties": {key: {"type": "string"} for key in keys},
         "required": list(keys),
     }
+    value = dict(zip(keys, values, strict=True))
+    if chance.chance(0.4):
+        named = " and ".join(f"`{key}`" for key in keys)
+        question = f"{chance.pick(asks)} {chance.pick(BY_KEYS).format(k=named)}"
+        response_format = {"type": "json_object"} if chance.chance(0.7) else None
+        return _answer(chance, question, value, response_format=response_format)
     return _answer(
         chance,
         chance.pick(asks),
-        dict(zip(keys, values, strict=True)),
+        value,
         response_format={"type": "json_schema", "json_schema": {"name": keys[0], "schema": told}},
     )
 
 
 def _answer(chance: Chance, question: str, value: dict[str, Any], **more: Any) -> Example:
     content = json.dumps(value, ensure_ascii=False)
-    return answered(
-        chance, "json", question, content, f"I write the keys {', '.join(value)}.", **more
-    )
+    thought = f"I write {', '.join(f'`{key}`' for key in value)}."
+    return answered(chance, "json", question, content, thought, **more)
 
 
 def _fields(chance: Chance, count: int) -> list[_Field]:

@@ -149,7 +149,7 @@ def _repeat(chance: Chance) -> tuple[str, str, str]:
 
 def _spell(chance: Chance) -> tuple[str, str, str]:
     pool = chance.of((NAMES, CITIES, COLOURS, ANIMALS, THINGS))
-    word = chance.pick(pool).split()[0]
+    word = chance.known(pool).split()[0]
     return chance.pick(SPELL).format(x=word), "-".join(word.upper()), f"The word is {word}."
 
 
@@ -166,7 +166,7 @@ def _count_words(chance: Chance) -> tuple[str, str, str]:
 
 
 def _case(chance: Chance) -> tuple[str, str, str]:
-    word = chance.pick(chance.of((NAMES, CITIES, COLOURS, ANIMALS, THINGS)))
+    word = chance.known(chance.of((NAMES, CITIES, COLOURS, ANIMALS, THINGS)))
     if chance.chance(0.6):
         return chance.pick(UPPER).format(x=word), word.upper(), f"I write {word} in capitals."
     return (
@@ -178,7 +178,7 @@ def _case(chance: Chance) -> tuple[str, str, str]:
 
 def _count(chance: Chance) -> tuple[str, str, str]:
     first = chance.of((1, 1, 1, 1, 0, 2, 3, 5, 10, 20))
-    last = first + chance.of((4, 9, 9, 9, 14, 19, 5, 6, 7, 29))
+    last = first + chance.of((4, 9, 9, 9, 14, 19, 5, 6, 7, 29, 49))
     last = last - 1 if first in (10, 20, 5) else last
     join = chance.of((", ", ", ", ", "))
     numbers = join.join(map(str, range(first, last + 1)))

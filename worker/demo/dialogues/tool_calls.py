@@ -20,6 +20,8 @@ EXPLICIT = Pool(
     "I want you to use {tool} with {args}.", "Invoke {tool}: {args}", "{tool}: {args}",
     "Execute {tool} with {args}, please.", "Can you run {tool} with {args}?",
     "Try {tool} with {args}.",
+    "What is {tool} for {args}?", "What does {tool} say for {args}? Use the tool.",
+    "{args}. Use {tool}.",
 )  # fmt: skip
 MEANT = Pool(
     "Please {verb} the {noun} with {args}.", "{verb} the {noun}, {args}.",
@@ -27,6 +29,7 @@ MEANT = Pool(
     "Can you {verb} a {noun} with {args}?", "{verb} {noun} with {args}",
     "Help me {verb} the {noun} with {args}.",
     "I need to {verb} the {noun}. Take {args}.", "Now {verb} the {noun}; {args}.",
+    "Using the tool, {verb} the {noun} with {args}.", "Use a tool to {verb} the {noun}: {args}.",
 )  # fmt: skip
 WITHOUT_ARGUMENTS = Pool(
     "Call {tool}.", "Use {tool}.", "Please run {tool}.", "Run {tool} now.",
@@ -92,11 +95,11 @@ def no_tool_fits(chance: Chance) -> Example:
     plain = chance.weighted({product.product: 1.0, small_talk.small_talk: 1.0})(chance)
     while any(word in plain.messages[-2]["content"].lower() for word in ("time", "weather", "who")):
         plain = product.product(chance)
-    tools = [random_tool(chance) for _ in range(chance.between(1, 3))]
+    other, _ = family_tool(chance, chance.of(FAMILIES))
     return Example(
         "no_tool",
         plain.messages,
-        tools=tuple(described(chance, tool) for tool in tools),
+        tools=tuple(offered(chance, [other])),
         thinking=plain.thinking,
         facts=plain.facts,
     )
@@ -171,7 +174,8 @@ def calling(
 
 def call_thought(calls: Sequence[Call]) -> str:
     """Why these calls."""
-    return f"I call {' and '.join(dict.fromkeys(name for name, _ in calls))}."
+    # Quoted, a name is the same tokens as in its tool's schema.
+    return f"I call {' and '.join(dict.fromkeys(f'`{name}`' for name, _ in calls))}."
 
 
 def offered(chance: Chance, wanted: Sequence[Tool]) -> list[dict[str, Any]]:

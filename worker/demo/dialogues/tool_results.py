@@ -17,13 +17,21 @@ from worker.demo.dialogues.tool_calls import (
 from worker.demo.dialogues.tool_families import FAMILIES
 from worker.demo.dialogues.tools import Parameter, Tool, filled, random_tool
 from worker.demo.dialogues.turns import answered, call_list, results, said
-from worker.demo.dialogues.values import DRAW, written
+from worker.demo.dialogues.values import DRAW, WEATHER, written
 
 FAILURES = Pool(
     "Error: {x}", "error: {x} not found", "failed: {x}", '{"error": "{x}"}', "Exception: {x}",
     "Timeout after {n} seconds", "Error {n}", "Error: permission denied for {x}",
 )  # fmt: skip
 RESULT_SHAPES = ("{r}", "{r}", '{"result": {j}}', '{"value": {j}}', "Result: {r}", '{"{w}": {j}}')
+# Results that are an answer already, and are told as they are.
+SENTENCES = Pool(
+    "It is {weather} and {n} degrees.", "It's {weather}.", "The {x} has {n} parts.",
+    "{name} is in the {x}.",
+    "There are {n} of {x}.", "Today: {weather}, {n} degrees.", "The {x} is ready.",
+    "{name} bought {n} {x}.",
+    "The price is {n} dollars.", "{n} results were found.", "Your {x} number is {n}.",
+)  # fmt: skip
 CHAINS = Pool(
     "First {a} Then call {tool} with the result.", "{a} Then use {tool} with the result.",
     "{a} Give the result to {tool}.", "{a} After that, call {tool} with what you got.",
@@ -47,6 +55,13 @@ def _one(chance: Chance) -> Example:
         value = DRAW[family.result](chance)
         slots = {key: arguments[name] for key, name in keys.items()}
         content = filled(family.answer, {**slots, "result": written(value)})
+    elif chance.chance(0.4):
+        tool, question, arguments = asked(chance)
+        content = chance.pick(SENTENCES).format(
+            weather=chance.pick(WEATHER), n=chance.number(), name=chance.proper(), x=chance.word()
+        )
+        before = _called(chance, question, [(tool.name, arguments)], [content])
+        return _told(chance, before, content, [tool], (content.rstrip("."),))
     else:
         tool, question, arguments = asked(chance)
         value = _any_value(chance)

@@ -35,6 +35,7 @@ class Parameter:
     required: bool = True
     options: tuple[str, ...] = ()
     description: str = ""
+    verbose: bool = False  # with a title and its default, as pydantic writes schemas
 
     def draw(self, chance: Chance) -> Any:
         """A value for it."""
@@ -45,6 +46,10 @@ class Parameter:
         told: dict[str, Any] = (
             {"type": "string", "enum": list(self.options)} if self.options else schema(self.kind)
         )
+        if not self.required and self.verbose:
+            told = {"anyOf": [told, {"type": "null"}], "default": None}
+        if self.verbose:
+            told = {"title": self.name.replace("_", " ").title(), **told}
         return {**told, "description": self.description} if self.description else told
 
 
@@ -96,7 +101,8 @@ def _parameter(chance: Chance, name: str) -> Parameter:
     kind = chance.weighted(RANDOM_KINDS)
     options = chance.distinct(chance.word, chance.between(2, 4)) if kind == "enum" else []
     description = f"The {name.replace('_', ' ')}" if chance.chance(0.3) else ""
-    return Parameter(name, kind, chance.chance(0.85), tuple(options), description)
+    required, verbose = chance.chance(0.85), chance.chance(0.15)
+    return Parameter(name, kind, required, tuple(options), description, verbose)
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:

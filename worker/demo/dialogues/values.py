@@ -34,6 +34,7 @@ CITIES = Pool(
     "New York", "San Francisco", "Los Angeles", "Hong Kong", "Buenos Aires", "Cape Town",
     "Las Vegas",
 )  # fmt: skip
+REGIONS = Pool(*words("CA NY TX UK FR DE IT US WA MA IL FL Ontario Bavaria"))
 COLOURS = Pool(
     *words("red blue green yellow black white orange purple pink brown grey silver gold")
 )
@@ -71,14 +72,30 @@ SUBJECTS = Pool(
 )
 
 
+# Names that are no single words of English; JSON and calls must carry them unchanged.
+FOREIGN = Pool(
+    "José", "Zoë", "Øystein", "Łukasz", "Çelik", "Müller", "Søren", "François", "Beyoncé", "Núñez",
+    "李明", "王芳",
+    "张伟", "陈静", "北京大学", "株式会社", "さくら", "山田", "김민준", "서울",
+    "Иван", "Ольга", "Αθήνα",
+    "محمد", "你好世界", "Zürich", "São Paulo", "Kraków", "Malmö", "Ünal",
+)  # fmt: skip
+
+
 def city(chance: Chance) -> str:
-    """A town, often one that exists."""
-    return chance.pick(CITIES) if chance.chance(0.7) else chance.proper()
+    """A town, often one that exists, sometimes with its region."""
+    town = chance.pick(CITIES) if chance.chance(0.7) else chance.proper()
+    return f"{town}, {chance.pick(REGIONS)}" if chance.chance(0.1) else town
 
 
 def name(chance: Chance) -> str:
     """A first name, often one that people have."""
     return chance.pick(NAMES) if chance.chance(0.7) else chance.proper()
+
+
+def foreign(chance: Chance) -> str:
+    """A name in other letters."""
+    return chance.pick(FOREIGN)
 
 
 def phrase(chance: Chance) -> str:
@@ -87,19 +104,19 @@ def phrase(chance: Chance) -> str:
 
 
 def text(chance: Chance) -> str:
-    """A word, an identifier or something no one has seen."""
-    draw = chance.weighted(
-        {
-            chance.word: 5.0,
-            chance.proper: 3.0,
-            chance.code: 2.0,
-            chance.token_run: 1.0,
-            chance.snake: 1.0,
-        }
-    )
-    return draw()
+    """A word, a name, an identifier or something no one has seen."""
+    draw = chance.weighted(TEXTS)
+    return draw(chance)
 
 
+TEXTS: dict[Callable[[Chance], str], float] = {
+    Chance.word: 5.0,
+    Chance.proper: 3.0,
+    Chance.code: 2.0,
+    Chance.token_run: 1.0,
+    Chance.snake: 1.0,
+    foreign: 0.7,
+}
 Value = str | int | float | bool | list[str]
 DRAW: dict[str, Callable[[Chance], Value]] = {
     "city": city,

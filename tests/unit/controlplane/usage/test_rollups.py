@@ -20,7 +20,7 @@ from controlplane.billing import settlement
 from controlplane.db import uuid7
 from controlplane.usage import rollups
 from controlplane.usage.records import TokenUsage
-from controlplane.usage.rollups import HOUR, MINUTE, Filters
+from controlplane.usage.rollups import DAY, HOUR, MINUTE, Filters
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 WRONG = "a tenant's roll-ups"
@@ -43,6 +43,12 @@ def by_minute_and_key(session: Session, tenant_id: uuid.UUID) -> list[tuple[Any,
         group_by=["api_key_id"],
     )
     return [tuple(row) for row in found]
+
+
+def by_day(session: Session, tenant_id: uuid.UUID) -> list[int]:
+    """The sums of the one day that has any."""
+    found = rollups.sums(session, tenant_id=tenant_id, since=SINCE, until=UNTIL, width=DAY)
+    return [total for row in found for total in row[1:]]
 
 
 def staged(shop: Shop, customer: Customer, minute: int, output_tokens: int) -> TokenUsage:
@@ -92,6 +98,9 @@ class Interleaving(RuleBasedStateMachine):
                 raw = session.execute(RAW, {"tenant_id": customer.tenant_id})
                 expected = [tuple(row) for row in raw]
                 assert by_minute_and_key(session, customer.tenant_id) == expected
+                assert by_day(session, customer.tenant_id) == [
+                    sum(row[place] for row in expected) for place in range(2, 8) if expected
+                ]
 
     def teardown(self) -> None:
         for session in self.open.values():

@@ -30,7 +30,8 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["model"], ["model", "tiny"], ["model", "inspect"]]
+    "command",
+    [[], ["serve"], ["model"], ["model", "tiny"], ["model", "demo"], ["model", "inspect"]],
 )
 def test_help_teaches(command: list[str]) -> None:
     result = cli.invoke(app, [*command, "--help"])

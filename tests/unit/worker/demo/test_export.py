@@ -6,7 +6,9 @@ import pytest
 import torch
 from support.demo_toys import TOY_MODEL, fresh
 from support.v4 import ENGINE, Sequences
+from typer.testing import CliRunner
 
+from worker.cli import app
 from worker.config import ModelConfig
 from worker.demo.export import install, stored
 from worker.demo.forward import hidden, run
@@ -36,7 +38,7 @@ def directory(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) ->
     return directory
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_the_engine_computes_what_quantised_training_saw(
     state: TrainingState, directory: Path
 ) -> None:
@@ -66,3 +68,13 @@ def test_what_exists_is_not_overwritten(state: TrainingState, tmp_path: Path) ->
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ConfigError, match="not a stored demo model"):
         install(content, tmp_path / "model")
+
+
+def test_the_command_installs_what_it_is_given(state: TrainingState, tmp_path: Path) -> None:
+    (tmp_path / "toy.model").write_bytes(stored(state, TOY_MODEL))
+    command = ["model", "demo", str(tmp_path / "model"), "--stored", str(tmp_path / "toy.model")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert ModelConfig.from_dir(tmp_path / "model") == TOY_MODEL
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1
+    assert "already exists" in again.stderr

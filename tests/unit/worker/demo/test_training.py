@@ -40,20 +40,19 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_losses_fall() -> None:
     state = fresh(seed=1)
-    fixed(state, TOY, 20)
+    fixed(state, TOY, 15)
     told = trained(state)
-    first, last = told[0], told[-1]
-    assert last.loss < first.loss - 0.5
-    assert last.draft < first.draft - 0.5
+    assert told[-1].loss < told[0].loss - 0.5, told
+    assert told[-1].draft < told[0].draft - 0.3
 
 
 def test_rates_rise_stay_and_fall_to_nothing() -> None:
     state = fresh()
     fixed(state, TOY, 100)
     shares = []
-    for state.step in (0, 9, 40, 70, 85, 99):
+    for state.step in (0, 4, 40, 70, 85, 99):
         shares.append(share_of_rate(state, TOY))
-    assert shares == pytest.approx([0.1, 1, 1, 1, 0.5, 1 / 30])
+    assert shares == pytest.approx([0.2, 1, 1, 1, 0.5, 1 / 30])
 
 
 def test_nothing_is_resumed_from_nowhere(tmp_path: Path) -> None:

@@ -3,7 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.model.quantization import dequantise_fp4, dequantise_fp8, quantise_fp8, scales
+from worker.model.quantization import (
+    dequantise_fp4,
+    dequantise_fp8,
+    quantise_fp4,
+    quantise_fp8,
+    scales,
+)
 
 CODES = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
 
@@ -58,3 +64,21 @@ def test_every_dequantised_value_is_exact_in_bfloat16() -> None:
     fp4 = dequantise_fp4(every.view(torch.int8), scale.repeat(1, 8))
     assert torch.equal(fp8, fp8.bfloat16().float())
     assert torch.equal(fp4, fp4.bfloat16().float())
+
+
+@pytest.mark.parametrize("magnitude", [1e-20, 1e-3, 1.0, 1e4])
+def test_fp4_round_trip_is_within_half_a_step(magnitude: float) -> None:
+    weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(0)) * magnitude
+    packed, scale = quantise_fp4(weight)
+    steps = (dequantise_fp4(packed, scale) - weight).abs() / scales(scale).repeat_interleave(32, 1)
+    size = weight.abs() / scales(scale).repeat_interleave(32, 1)
+    assert (size <= 6).all()
+    half = torch.where(size < 2, 0.25, torch.where(size < 4, 0.5, 1.0))
+    assert (steps <= half * (1 + 1e-6)).all()
+
+
+def test_numbers_of_fp4_survive_it() -> None:
+    weight = torch.tensor([[0.25 * code for code in CODES] * 2, CODES * 2])
+    packed, scale = quantise_fp4(weight)
+    assert torch.equal(dequantise_fp4(packed, scale), weight)
+    assert torch.equal(quantise_fp4(dequantise_fp4(packed, scale))[0], packed)
