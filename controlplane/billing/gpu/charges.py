@@ -22,7 +22,14 @@ from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
 from controlplane.billing.commitments import places
 from controlplane.billing.gpu import lives
-from controlplane.billing.gpu.due import Meter, is_overdue, lives_on, select_due, wanted_p
+from controlplane.billing.gpu.due import (
+    Meter,
+    candidates,
+    is_overdue,
+    lives_on,
+    select_due,
+    wanted_p,
+)
 from controlplane.billing.gpu.lives import Interval
 from controlplane.billing.gpu.ticks import Tick, tick
 from controlplane.deployments.commitments import Commitment
@@ -41,7 +48,8 @@ def charge(
     what is charged comes out of that, and it is filled up again from what the account has. Several
     processes may charge at once: each claims intervals of its own.
     """
-    found = session.execute(select_due(meter, now, ahead_ms).limit(limit)).all()
+    ids = candidates(session, meter)
+    found = session.execute(select_due(meter, ids, now, ahead_ms).limit(limit)).all() if ids else []
     due = [_Due(interval, is_charged) for interval, is_charged in found]
     with session.no_autoflush:  # intervals are written once, at the end
         return _charge(session, meter, due, now, ahead_ms) if due else 0

@@ -3,12 +3,29 @@
 The query and what is decided of a locked row say the same.
 """
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, cast
 
-from sqlalchemy import ColumnElement, Numeric, Select, and_, func, not_, or_, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Numeric,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    union,
+)
 from sqlalchemy import cast as as_type
+from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account
 from controlplane.billing.gpu.lives import Interval
@@ -49,14 +66,28 @@ GPU_TIME: Final = Meter("gpu_time", GpuInterval, TICK_MS)
 STORAGE: Final = Meter("storage", VolumeInterval, MS_PER_HOUR)
 
 
-def select_due(meter: Meter, now: datetime, ahead_ms: int) -> Select[GpuInterval, bool]:
-    """Select what is due, locked, and whether it is to be charged."""
+def candidates(session: Session, meter: Meter) -> Sequence[uuid.UUID]:
+    """Return all that may be due: what is not billed, lives or holds something.
+
+    Each part has an index of its own. Asked in one condition the planner, who thinks that a third
+    of all history is not billed, reads all of it.
+    """
+    table = cast(type[GpuInterval], meter.interval)
+    parts = (table.billed_ms < table.proven_ms, table.ended_at.is_(None), table.held_p > 0)
+    return session.scalars(union(*(select(table.id).where(part) for part in parts))).all()
+
+
+def select_due(
+    meter: Meter, ids: Sequence[uuid.UUID], now: datetime, ahead_ms: int
+) -> Select[GpuInterval, bool]:
+    """Select what of `ids` is due, locked, and whether it is to be charged."""
     # Both tables have the same columns; the first stands for either.
     table = cast(type[GpuInterval], meter.interval)
     unbilled_ms = table.proven_ms - table.billed_ms
     rate_p = as_type(table.rate_p_per_hour, Numeric)
     free_p = Account.balance_p + Account.credit_limit_p - Account.held_p
     is_live = _is_live(table, now)
+    array = literal(list(ids), ARRAY(Uuid))
     # The same as `ticks.ahead_p`.
     wanted_p = func.div(rate_p * meter.hold_ms(ahead_ms) + MS_PER_HOUR - 1, MS_PER_HOUR)
     to_charge = and_(
@@ -78,7 +109,7 @@ def select_due(meter: Meter, now: datetime, ahead_ms: int) -> Select[GpuInterval
     return (
         select(table, to_charge.label("is_charged"))
         .join(Account, Account.tenant_id == table.tenant_id)
-        .where(or_(to_charge, to_hold, to_free))
+        .where(table.id == any_(array), or_(to_charge, to_hold, to_free))
         .order_by(table.id)
         .with_for_update(skip_locked=True, of=table)
     )
