@@ -29,7 +29,11 @@ NAMED = (
 def words(chance: Chance) -> Example:
     """A handful of any words."""
     pools = chance.weighted({(lower_words(),): 4.0, (capital_words(),): 3.0, NAMED: 3.0})
-    found = chance.distinct(lambda: chance.known(chance.of(pools)), chance.between(3, 12))
+    # Half of them are held out: those occur nowhere else.
+    found = chance.distinct(
+        lambda: chance.of(chance.of(pools).sides[chance.of(("train", "held_out"))]),
+        chance.between(3, 12),
+    )
     if chance.chance(0.6):
         frame, given, wanted = TO_LINES, chance.of((" ", ", ")), "\n"
     else:

@@ -52,8 +52,8 @@ def test_a_pool_has_two_sides_with_nothing_in_common(entries: list[str]) -> None
 def test_held_out_words_are_never_in_training() -> None:
     train = {Chance(0, number, "train").word() for number in range(20_000)}
     unseen = {Chance(0, number, "held_out").word() for number in range(2_000)}
-    assert len(train) > 3_000
-    assert len(unseen) > 500
+    assert len(train) > 1_500
+    assert len(unseen) > 200
     assert not train & unseen
 
 
