@@ -34,7 +34,7 @@ NAMING_CONVENTION = {
 
 # A session keeps the plans of its foreign keys and statements. One that was made while a table was
 # small reads all of it for every row or batch, until an ANALYZE comes; these plans stay right.
-_BY_INDEX = tuple(f"-c enable_{plan}=off" for plan in ("seqscan", "hashjoin", "mergejoin"))
+_BY_INDEX = tuple(f"-c enable_{plan}=off" for plan in ("seqscan", "bitmapscan", "mergejoin"))
 
 
 class Base(DeclarativeBase):

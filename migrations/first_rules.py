@@ -4,6 +4,8 @@ Amounts are p$. Usage rows expire one day, so rules that compare them with the l
 rows that are there, and of charges no older than the oldest of them.
 """
 
+from migrations import life_rules
+
 _LEDGER = (
     (
         "unbalanced_ledger",
@@ -231,54 +233,27 @@ _GPU_TIME = (
     (
         "unpaid_gpu_time",
         "a GPU interval is paid or waived to the millisecond (I9)",
-        """
-        SELECT id::text, billed_p + waived_p, div(rate_p_per_hour::numeric * billed_ms, 3600000)
-        FROM gpu_intervals
-        WHERE billed_p + waived_p <> div(rate_p_per_hour::numeric * billed_ms, 3600000)
-        """,
+        life_rules.unpaid("gpu_intervals", life_rules.AT_ONE_RATE),
     ),
     (
         "unproven_gpu_time",
         "no GPU time is billed beyond its proof (I9)",
-        """
-        SELECT id::text, billed_ms, proven_ms FROM gpu_intervals WHERE billed_ms > proven_ms
-        """,
+        life_rules.unproven("gpu_intervals"),
     ),
     (
         "wrong_gpu_charges",
         "a GPU interval's charge is what the ledger moved (I9)",
-        """
-        SELECT coalesce(i.id, l.interval_id)::text, coalesce(i.billed_p, 0), coalesce(l.sum_p, 0)
-        FROM gpu_intervals i FULL JOIN (
-            SELECT t.interval_id, sum(e.amount_p) AS sum_p
-            FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-            WHERE t.kind = 'gpu_time' AND e.amount_p > 0 GROUP BY t.interval_id
-        ) l ON l.interval_id = i.id
-        WHERE coalesce(i.billed_p, 0) <> coalesce(l.sum_p, 0)
-        """,
+        life_rules.wrong_charges("gpu_intervals", "gpu_time"),
     ),
     (
         "excessive_gpu_charges",
         "a GPU charge is at most rate x time (I9)",
-        """
-        SELECT t.id::text, e.amount_p,
-            div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-            - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)
-        FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-        WHERE t.kind = 'gpu_time' AND e.amount_p
-            > div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-            - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)
-        """,
+        life_rules.excessive_charges("gpu_time", life_rules.OF_ONE_RATE),
     ),
     (
         "twice_paid_gpu_time",
         "no two GPU charges pay for the same time (I9)",
-        """
-        SELECT id::text, from_ms, earlier FROM (
-            SELECT id, from_ms, lag(to_ms) OVER (PARTITION BY interval_id ORDER BY to_ms) AS earlier
-            FROM ledger_transactions WHERE kind = 'gpu_time'
-        ) AS ticks WHERE from_ms < earlier
-        """,
+        life_rules.charged_twice("gpu_time"),
     ),
 )
 RULES = _LEDGER + _CORRECTIONS + _USAGE + _GPU_TIME

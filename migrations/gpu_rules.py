@@ -1,59 +1,32 @@
 """Rules of the books that revision 0010 adds, of storage and credits: (view, rule, query)."""
 
+from migrations import life_rules
+
 RULES = (
     (
         "unpaid_storage",
         "a volume's interval is paid or waived to the millisecond (I9)",
-        """
-        SELECT id::text, billed_p + waived_p,
-            rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
-        FROM volume_intervals
-        WHERE billed_p + waived_p
-            <> rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
-        """,
+        life_rules.unpaid("volume_intervals", life_rules.AT_RATES),
     ),
     (
         "unproven_storage",
         "no storage is billed beyond its proof (I9)",
-        """
-        SELECT id::text, billed_ms, proven_ms FROM volume_intervals WHERE billed_ms > proven_ms
-        """,
+        life_rules.unproven("volume_intervals"),
     ),
     (
         "wrong_storage_charges",
         "a volume's charge is what the ledger moved (I9)",
-        """
-        SELECT coalesce(i.id, l.interval_id)::text, coalesce(i.billed_p, 0), coalesce(l.sum_p, 0)
-        FROM volume_intervals i FULL JOIN (
-            SELECT t.interval_id, sum(e.amount_p) AS sum_p
-            FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-            WHERE t.kind = 'storage' AND e.amount_p > 0 GROUP BY t.interval_id
-        ) l ON l.interval_id = i.id
-        WHERE coalesce(i.billed_p, 0) <> coalesce(l.sum_p, 0)
-        """,
+        life_rules.wrong_charges("volume_intervals", "storage"),
     ),
     (
         "excessive_storage_charges",
         "a storage charge is at most rate x time (I9)",
-        """
-        SELECT t.id::text, e.amount_p,
-            div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-            - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)
-        FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-        WHERE t.kind = 'storage' AND e.amount_p
-            > div(t.rate_p_per_hour::numeric * t.to_ms, 3600000)
-            - div(t.rate_p_per_hour::numeric * t.from_ms, 3600000)
-        """,
+        life_rules.excessive_charges("storage", life_rules.OF_ONE_RATE),
     ),
     (
         "storage_charged_twice",
         "no two storage charges pay for the same time (I9)",
-        """
-        SELECT id::text, from_ms, earlier FROM (
-            SELECT id, from_ms, lag(to_ms) OVER (PARTITION BY interval_id ORDER BY to_ms) AS earlier
-            FROM ledger_transactions WHERE kind = 'storage'
-        ) AS ticks WHERE from_ms < earlier
-        """,
+        life_rules.charged_twice("storage"),
     ),
     (
         "wrong_spot_credits",
@@ -93,23 +66,11 @@ CHANGED = (
     (
         "unpaid_gpu_time",
         "a GPU interval is paid or waived to the millisecond (I9)",
-        """
-        SELECT id::text, billed_p + waived_p,
-            rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
-        FROM gpu_intervals
-        WHERE billed_p + waived_p
-            <> rated_p + div(rate_p_per_hour::numeric * (billed_ms - rated_from_ms), 3600000)
-        """,
+        life_rules.unpaid("gpu_intervals", life_rules.AT_RATES),
     ),
     (
         "excessive_gpu_charges",
         "a GPU charge is at most rate x time, rounded up (I9)",
-        """
-        SELECT t.id::text, e.amount_p,
-            div(t.rate_p_per_hour::numeric * (t.to_ms - t.from_ms) + 3599999, 3600000)
-        FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-        WHERE t.kind = 'gpu_time' AND e.amount_p
-            > div(t.rate_p_per_hour::numeric * (t.to_ms - t.from_ms) + 3599999, 3600000)
-        """,
+        life_rules.excessive_charges("gpu_time", life_rules.OF_RATES),
     ),
 )

@@ -1,5 +1,6 @@
 """Real servers for every test: one PostgreSQL and one Valkey per run, fresh data per test."""
 
+import logging
 import shutil
 import signal
 import tempfile
@@ -32,6 +33,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--storm-seconds", type=float, default=300.0, help="how long the long money storm blows"
     )
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take back what a command run in this process did to its logging.
+
+    Its handler writes to the command's stderr, which is closed with the test, while threads of
+    fixtures log on.
+    """
+    before, level = list(logging.root.handlers), logging.root.level
+    yield
+    for handler in list(logging.root.handlers):
+        if handler not in before:
+            logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

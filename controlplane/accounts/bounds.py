@@ -6,13 +6,12 @@ holds again, exactly. An output limit the client wrote down is a promise and nev
 left out shrinks to what is affordable.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from controlplane.pricing.rating import Price, bound_p
 
 
-@dataclass(frozen=True, slots=True)
-class HoldPlan:
+class HoldPlan(msgspec.Struct, frozen=True):
     """What a hold covers: so many prompt tokens, so many output tokens, for so many p$."""
 
     prompt_tokens: int

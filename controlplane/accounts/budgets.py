@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import (
-    ARRAY,
     DateTime,
     Uuid,
     and_,
@@ -30,6 +29,7 @@ from sqlalchemy.types import TypeEngine
 
 from controlplane.accounts.limits import Limit
 from controlplane.accounts.models import BalanceType, Budget
+from controlplane.arrays import ArrayOf
 from controlplane.money import p_to_usd
 from controlplane.tenants.models import ApiKey
 from controlplane.webhooks import outbox
@@ -63,7 +63,7 @@ _OF_KEYS = (
             ),
         ),
     )
-    .where(ApiKey.id == any_(bindparam("key_ids", type_=ARRAY(Uuid))))
+    .where(ApiKey.id == any_(bindparam("key_ids", type_=ArrayOf(Uuid))))
 )
 _TYPES: Final[Mapping[str, TypeEngine[Any]]] = {
     "id": Uuid(),
@@ -72,7 +72,7 @@ _TYPES: Final[Mapping[str, TypeEngine[Any]]] = {
     "period_started_at": DateTime(timezone=True),
 }
 _VALUES = (
-    func.unnest(*(bindparam(f"{name}s", type_=ARRAY(it)) for name, it in _TYPES.items()))
+    func.unnest(*(bindparam(f"{name}s", type_=ArrayOf(it)) for name, it in _TYPES.items()))
     .table_valued(*(column(name, it) for name, it in _TYPES.items()))
     .render_derived()
 )

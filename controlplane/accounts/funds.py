@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ARRAY, String, Uuid, any_, bindparam, column, func, select, update
+from sqlalchemy import String, Uuid, any_, bindparam, column, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.accounts.models import Account, BalanceType
+from controlplane.arrays import ArrayOf
 
 # Built once: these run for every batch of holds, and building costs more than running.
 _FUNDS = select(
@@ -26,23 +27,24 @@ _FUNDS = select(
     Account.held_p,
     Account.credit_limit_p,
 ).order_by(Account.id)
-_TENANTS = _FUNDS.where(Account.tenant_id == any_(bindparam("tenant_ids", type_=ARRAY(Uuid))))
+_TENANTS = _FUNDS.where(Account.tenant_id == any_(bindparam("tenant_ids", type_=ArrayOf(Uuid))))
 _PLATFORM = _FUNDS.where(
-    Account.tenant_id.is_(None), Account.kind == any_(bindparam("platform", type_=ARRAY(String)))
+    Account.tenant_id.is_(None), Account.kind == any_(bindparam("platform", type_=ArrayOf(String)))
 )
 # Weaker than FOR UPDATE: rows that refer to the account may be inserted meanwhile.
 _LOCK_TENANTS, _LOCK_PLATFORM = (it.with_for_update(key_share=True) for it in (_TENANTS, _PLATFORM))
 _VALUES = (
     func.unnest(
-        bindparam("ids", type_=ARRAY(Uuid)),
-        bindparam("helds_p", type_=ARRAY(BalanceType)),
+        bindparam("ids", type_=ArrayOf(Uuid)),
+        bindparam("helds_p", type_=ArrayOf(BalanceType)),
     )
     .table_valued(column("id", Uuid), column("held_p", BalanceType))
     .render_derived()
 )
 _WRITE = (
     update(Account)
-    .where(Account.id == _VALUES.c.id)
+    # Said twice, for the plan: else it may read every account.
+    .where(Account.id == _VALUES.c.id, Account.id == any_(bindparam("ids", type_=ArrayOf(Uuid))))
     .values(held_p=_VALUES.c.held_p)
     .execution_options(synchronize_session=False)
 )
@@ -87,6 +89,15 @@ def lock(
         for row in session.execute(_LOCK_PLATFORM, {"platform": list(platform)}):
             locked.by_kind[row.kind] = Funds(*row)
     return locked
+
+
+def unlocked(session: Session, kind: str) -> Funds:
+    """Return a platform account without its lock, for entries alone: they move whatever is there.
+
+    Its sums may be old by the time they are read. Whoever adds the entries locks it until the end
+    of the transaction, so nothing may be locked after them.
+    """
+    return Funds(*session.execute(_PLATFORM, {"platform": [kind]}).one())
 
 
 def write(session: Session, funds: Iterable[Funds]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Integer,
     Row,
@@ -29,6 +28,7 @@ from controlplane.accounts.bounds import HoldPlan, plan
 from controlplane.accounts.funds import Funds
 from controlplane.accounts.limits import Limit
 from controlplane.accounts.models import Hold, LedgerTransaction
+from controlplane.arrays import ArrayOf
 from controlplane.db import copy_in
 from controlplane.errors import (
     AuthenticationFailed,
@@ -46,12 +46,12 @@ _LIVE_KEYS = (
     select(ApiKey.tenant_id, ApiKey.id)
     .join(Tenant, Tenant.id == ApiKey.tenant_id)
     .where(
-        ApiKey.id == any_(bindparam("key_ids", type_=ARRAY(Uuid))),
+        ApiKey.id == any_(bindparam("key_ids", type_=ArrayOf(Uuid))),
         ApiKey.revoked_at.is_(None),
         Tenant.status == "active",
     )
 )
-_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_REQUESTS = any_(bindparam("request_ids", type_=ArrayOf(Uuid)))
 _EARLIER = select(
     Hold.request_id, Hold.tenant_id, Hold.api_key_id, Hold.amount_p, Hold.state
 ).where(Hold.request_id == _REQUESTS)
@@ -85,7 +85,7 @@ _AGAIN_TYPES = {
     "completion_tokens": Integer,
 }
 _AGAIN_VALUES = (
-    func.unnest(*(bindparam(f"{name}s", type_=ARRAY(it)) for name, it in _AGAIN_TYPES.items()))
+    func.unnest(*(bindparam(f"{name}s", type_=ArrayOf(it)) for name, it in _AGAIN_TYPES.items()))
     .table_valued(*(column(name, it) for name, it in _AGAIN_TYPES.items()))
     .render_derived()
 )

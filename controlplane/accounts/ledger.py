@@ -7,10 +7,11 @@ paid.
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -54,8 +55,7 @@ _ENTRY_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A movement to post on a locked account.
 
     Attributes:
@@ -80,8 +80,7 @@ class GpuTick:
     rate_p_per_hour: int
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True):
     """A transaction to post. Its entries sum to zero."""
 
     kind: str
@@ -93,7 +92,7 @@ class Posting:
     idempotency_key: str | None = None
     tick: GpuTick | None = None
     corrects_id: uuid.UUID | None = None
-    id: uuid.UUID = field(default_factory=uuid7)
+    id: uuid.UUID = msgspec.field(default_factory=uuid7)
 
 
 @dataclass(frozen=True, slots=True)

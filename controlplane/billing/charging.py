@@ -4,8 +4,9 @@ Called by `settlement`. An honest engine stays within the hold, so every cap tha
 discrepancy that is told to the operator; the customer pays the lower figure.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from controlplane.pricing.rating import ChargeLine, Price, charge_lines
 from controlplane.usage.records import TokenUsage
@@ -15,8 +16,7 @@ Discrepancy = Literal["beyond_hold", "late", "no_hold"]
 NOTHING = TokenUsage()
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(msgspec.Struct, frozen=True):
     """The hold of a request: what it covers, and whether the money is still set aside."""
 
     prompt_tokens: int
@@ -24,8 +24,7 @@ class Cover:
     is_open: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True):
     """What to charge. `usage` x price = sum of `lines` = `charge_p`, always."""
 
     usage: TokenUsage

@@ -8,13 +8,12 @@ request has been charged, for ever, so a request staged again costs nothing agai
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+import msgspec
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     String,
     Uuid,
@@ -36,6 +35,7 @@ from controlplane.accounts.budgets import Limits
 from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, Posting
 from controlplane.accounts.models import GatewayEpoch, Hold
+from controlplane.arrays import ArrayOf
 from controlplane.billing.charging import Bill, Cover, bill
 from controlplane.pricing import book
 from controlplane.pricing.rating import Price
@@ -74,7 +74,7 @@ _DECIDED = {
     "charge_p": BigInteger,
     "held_p": BigInteger,
 }
-_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_REQUESTS = any_(bindparam("request_ids", type_=ArrayOf(Uuid)))
 _CLAIM = (
     select(
         StagedUsage.request_id,
@@ -96,22 +96,24 @@ _CLAIM = (
     .with_for_update(skip_locked=True)
 )
 _SETTLED = select(UsageEvent.request_id).where(UsageEvent.request_id == _REQUESTS)
-_HOLDS = select(
-    Hold.request_id,
-    Hold.tenant_id,
-    Hold.api_key_id,
-    Hold.price_version_id,
-    Hold.band,
-    Hold.amount_p,
-    Hold.prompt_tokens,
-    Hold.completion_tokens,
-    Hold.state,
-).where(Hold.request_id == _REQUESTS)
 _END_HOLDS = (
-    delete(Hold).where(Hold.request_id == _REQUESTS).execution_options(synchronize_session=False)
+    delete(Hold)
+    .where(Hold.request_id == _REQUESTS)
+    .returning(
+        Hold.request_id,
+        Hold.tenant_id,
+        Hold.api_key_id,
+        Hold.price_version_id,
+        Hold.band,
+        Hold.amount_p,
+        Hold.prompt_tokens,
+        Hold.completion_tokens,
+        Hold.state,
+    )
+    .execution_options(synchronize_session=False)
 )
 _BILLED = (
-    func.unnest(*(bindparam(name, type_=ARRAY(it)) for name, it in _DECIDED.items()))
+    func.unnest(*(bindparam(name, type_=ArrayOf(it)) for name, it in _DECIDED.items()))
     .table_valued(*(column(name, it) for name, it in _DECIDED.items()))
     .render_derived()
 )
@@ -120,7 +122,10 @@ _RECORD = insert(UsageEvent.metadata.tables[UsageEvent.__tablename__]).from_sele
     select(
         *(getattr(StagedUsage, name) for name in _COPIED),
         *(_BILLED.c[name] for name in _DECIDED if name != "request_id"),
-    ).join(_BILLED, _BILLED.c.request_id == StagedUsage.request_id),
+    )
+    .join(_BILLED, _BILLED.c.request_id == StagedUsage.request_id)
+    # Said twice, for the plan: else it may read the whole queue.
+    .where(StagedUsage.request_id == any_(bindparam("request_id", type_=ArrayOf(Uuid)))),
 )
 _UNSTAGE = (
     delete(StagedUsage)
@@ -129,7 +134,7 @@ _UNSTAGE = (
 )
 
 
-# A row of `_CLAIM` or of `_HOLDS`.
+# A row of `_CLAIM` or of `_END_HOLDS`.
 _Row: TypeAlias = Any
 
 
@@ -137,8 +142,7 @@ class _Rejected(Exception):
     """A staged row contradicts the database; a person must look at it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Charge:
+class _Charge(msgspec.Struct, frozen=True):
     row: _Row
     price: Price
     bill: Bill
@@ -160,6 +164,8 @@ def settle(session: Session, limit: int = 250) -> int:
         with session.begin_nested():
             _settle_batch(session, claimed)
     except (_Rejected, exc.IntegrityError, exc.DataError):
+        # All before the first of them takes the revenue account: see `funds.unlocked`.
+        funds.lock(session, tenant_ids={row.tenant_id for row in claimed})
         for row in claimed:
             _settle_alone(session, row)
     return len(claimed)
@@ -196,7 +202,8 @@ def waiting(session: Session) -> int:
 def _settle_alone(session: Session, row: _Row) -> None:
     try:
         with session.begin_nested():
-            _settle_batch(session, [row])
+            if not _is_settled(session, row):
+                _settle_batch(session, [row])
     except (_Rejected, exc.IntegrityError, exc.DataError) as error:
         reason = str(error) if isinstance(error, _Rejected) else type(error).__name__
         session.execute(
@@ -209,22 +216,39 @@ def _settle_alone(session: Session, row: _Row) -> None:
         _log.error("usage_rejected", extra={"request_id": row.request_id, "reason": reason})
 
 
+def _is_settled(session: Session, row: _Row) -> bool:
+    """Take a row off the queue that came twice; its hold, if there is one, is given back elsewhere.
+
+    Asked of single rows alone. In a batch it is the key of the usage row that finds one out.
+    """
+    of_request = {"request_ids": [row.request_id]}
+    if session.scalar(_SETTLED, of_request) is None:
+        return False
+    session.execute(_UNSTAGE, of_request)
+    return True
+
+
 def _settle_batch(session: Session, rows: Sequence[_Row]) -> None:
-    accounts = funds.lock(session, tenant_ids={row.tenant_id for row in rows}, platform=["revenue"])
+    """Settle rows that nobody has settled.
+
+    Raises:
+        IntegrityError, DataError: one was settled before, or contradicts the database.
+        _Rejected: one of them cannot be settled.
+    """
+    accounts = funds.lock(session, tenant_ids={row.tenant_id for row in rows})
     # With the accounts locked, nobody else can settle or release these requests.
     of_requests = {"request_ids": [row.request_id for row in rows]}
-    settled = set(session.scalars(_SETTLED, of_requests))
-    fresh = [row for row in rows if row.request_id not in settled]
-    limits = budgets.of_keys(session, {row.api_key_id for row in fresh})
-    charges = _charges(session, fresh, accounts, limits)
-    if charges:
-        session.execute(_RECORD, _decided(charges))
-        # Of these alone: a hold of what had been settled before is given back elsewhere.
-        session.execute(_END_HOLDS, {"request_ids": [charge.row.request_id for charge in charges]})
-        funds.write(session, accounts.by_tenant.values())
-        budgets.write(session, limits.by_id.values())
-        ledger.post(session, [_posting(c, accounts) for c in charges if c.charge_p])
+    ended = session.execute(_END_HOLDS, of_requests)
+    hold_of = {hold.request_id: hold for hold in ended}
+    limits = budgets.of_keys(session, {row.api_key_id for row in rows})
+    charges = _charges(session, rows, hold_of, accounts, limits)
+    session.execute(_RECORD, _decided(charges))
     session.execute(_UNSTAGE, of_requests)
+    funds.write(session, accounts.by_tenant.values())
+    budgets.write(session, limits.by_id.values())
+    # Last: every settlement waits for the revenue account from here on, and for it alone.
+    revenue = funds.unlocked(session, "revenue")
+    ledger.post(session, [_posting(c, accounts, revenue) for c in charges if c.charge_p])
     metrics.SETTLED_REQUESTS.inc(len(charges))
     metrics.SETTLED_PICODOLLARS.inc(sum(charge.charge_p for charge in charges))
     for charge in charges:
@@ -232,11 +256,13 @@ def _settle_batch(session: Session, rows: Sequence[_Row]) -> None:
 
 
 def _charges(
-    session: Session, rows: Sequence[_Row], accounts: LockedFunds, limits: Limits
+    session: Session,
+    rows: Sequence[_Row],
+    hold_of: Mapping[uuid.UUID, _Row],
+    accounts: LockedFunds,
+    limits: Limits,
 ) -> list[_Charge]:
     """Decide every bill, take the ended holds off the locked accounts, count against budgets."""
-    found = session.execute(_HOLDS, {"request_ids": [row.request_id for row in rows]})
-    hold_of = {hold.request_id: hold for hold in found}
     pins = {(row.price_version_id, row.band) for row in (*rows, *hold_of.values())}
     price_of = book.pinned(session, pins)
     charges = []
@@ -299,8 +325,8 @@ def _decided(charges: Sequence[_Charge]) -> dict[str, list[object]]:
     }
 
 
-def _posting(charge: _Charge, accounts: LockedFunds) -> Posting:
-    account, revenue = accounts.by_tenant[charge.row.tenant_id], accounts.by_kind["revenue"]
+def _posting(charge: _Charge, accounts: LockedFunds, revenue: Funds) -> Posting:
+    account = accounts.by_tenant[charge.row.tenant_id]
     return Posting(
         kind="charge",
         tenant_id=charge.row.tenant_id,

@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 MS_PER_HOUR = 3_600_000
 # The band of a price that is the same at every hour.
 STANDARD: Final = "standard"
@@ -32,8 +34,7 @@ class Price:
     request_rate_p: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ChargeLine:
+class ChargeLine(msgspec.Struct, frozen=True):
     """One class of tokens on a bill: amount_p = tokens * rate_p. The class `request` counts 1."""
 
     token_class: TokenClass

@@ -12,11 +12,12 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
+from sqlalchemy import Uuid, any_, bindparam, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.accounts import epochs
 from controlplane.accounts.models import Hold
+from controlplane.arrays import ArrayOf
 from controlplane.metrics import JOURNAL_DAMAGES
 from controlplane.usage import segments, sink
 from controlplane.usage.journal import JournalDir
@@ -24,7 +25,7 @@ from controlplane.usage.segments import SUFFIX, Damage
 from controlplane.usage.traces import Trace
 
 _HELD = select(Hold.request_id).where(
-    Hold.request_id == any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+    Hold.request_id == any_(bindparam("request_ids", type_=ArrayOf(Uuid)))
 )
 # A folder's name when the database does not know its epoch, or not all of its holds.
 FOREIGN = "foreign-"

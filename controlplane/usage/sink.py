@@ -4,10 +4,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, exc, select, text, union
+from sqlalchemy import Uuid, any_, bindparam, exc, select, text, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from controlplane.arrays import ArrayOf
 from controlplane.db import copy_in
 from controlplane.usage.models import StagedUsage, UsageEvent
 from controlplane.usage.traces import LOST, Trace
@@ -37,7 +38,7 @@ _COLUMNS = (
     "band",
 )
 _BY_INDEX = text("SET LOCAL enable_seqscan = off")
-_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_REQUESTS = any_(bindparam("request_ids", type_=ArrayOf(Uuid)))
 _KNOWN = union(
     select(UsageEvent.request_id).where(UsageEvent.request_id == _REQUESTS),
     select(StagedUsage.request_id).where(StagedUsage.request_id == _REQUESTS),

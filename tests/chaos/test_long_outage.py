@@ -183,12 +183,6 @@ def customer(it: Site) -> str:
     return token
 
 
-@pytest.mark.timeout(300)
-async def test_an_outage_of_postgresql_ends_no_stream_and_bills_every_one(tmp_path: Path) -> None:
-    with short_tempered(tmp_path, gateways=1) as it:
-        await assert_exact_after(it, seconds=3)
-
-
 @pytest.mark.storm
 @pytest.mark.timeout(24 * 3600)
 async def test_a_long_outage_of_postgresql_ends_no_stream_and_bills_every_one(

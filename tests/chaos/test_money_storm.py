@@ -20,9 +20,17 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from support.books import violations
-from support.invariants import ALWAYS, IDLE, broken, ledger_hash, unwitnessed
+from support.invariants import (
+    ALWAYS,
+    IDLE,
+    broken,
+    final_invoices,
+    ledger_hash,
+    unwitnessed,
+)
 from support.polling import until
 from support.storm_customers import crowd, open_accounts
+from support.storm_renter import Renter
 from support.storm_site import Site, site
 from support.traffic import MODEL, Outcome
 
@@ -50,15 +58,19 @@ def seed(request: pytest.FixtureRequest) -> int:
 class Storm:
     """A site in a storm, with what was kept of it for later."""
 
-    def __init__(self, it: Site, sessions: sessionmaker[Session], rng: random.Random) -> None:
+    def __init__(
+        self, it: Site, sessions: sessionmaker[Session], rng: random.Random, renter: Renter
+    ) -> None:
         self.site = it
         self.sessions = sessions
         self.copies: list[Path] = []
         self.hits: list[str] = []
         self.looks = 0
+        self.invoices: dict[str, str] = {}
         self._rng = rng
         self.publish_price()
         self.tokens = open_accounts(sessions)
+        self.renter = renter
 
     def publish_price(self, most_p: int = 300_000) -> None:
         """Another price from now on, in p$ per token; running requests keep theirs."""
@@ -118,6 +130,9 @@ class Storm:
         while not stop.is_set():
             try:
                 wrong = await asyncio.to_thread(broken, self.site.database_url, ALWAYS)
+                self.invoices |= await asyncio.to_thread(
+                    final_invoices, self.site.database_url, self.invoices.keys()
+                )
             except psycopg.OperationalError:  # PostgreSQL is down
                 await asyncio.sleep(0.1)
                 continue
@@ -135,7 +150,11 @@ class Storm:
 
     def _is_quiet(self) -> bool:
         try:
-            return not violations(self.site.database_url) and not self.reconciled().waiting
+            return (
+                not violations(self.site.database_url)
+                and not self.renter.wrong(self.site.database_url)
+                and not self.reconciled().waiting
+            )
         except (psycopg.OperationalError, OperationalError):
             return False
 
@@ -201,9 +220,8 @@ def sessions_of() -> Iterator[Any]:
 async def test_a_storm_of_kills_leaves_exact_money(
     tmp_path: Path, sessions_of: Any, seed: int
 ) -> None:
-    with site(tmp_path, gateways=2, workers=2) as it:
-        storm = Storm(it, sessions_of(it.database_url), random.Random(seed))
-        await assert_exact_after(storm, seed=seed, seconds=15)
+    with site(tmp_path, gateways=2, workers=2, closes_months=True) as it:
+        await assert_exact_after(it, sessions_of(it.database_url), seed=seed, seconds=15)
 
 
 @pytest.mark.storm
@@ -212,13 +230,24 @@ async def test_a_long_storm_of_kills_leaves_exact_money(
     tmp_path: Path, sessions_of: Any, seed: int, request: pytest.FixtureRequest
 ) -> None:
     seconds: float = request.config.getoption("--storm-seconds")
-    with site(tmp_path, gateways=3, workers=2) as it:
-        storm = Storm(it, sessions_of(it.database_url), random.Random(seed))
-        await assert_exact_after(storm, seed=seed, seconds=seconds)
+    with site(tmp_path, gateways=3, workers=2, closes_months=True) as it:
+        await assert_exact_after(it, sessions_of(it.database_url), seed=seed, seconds=seconds)
 
 
-async def assert_exact_after(storm: Storm, *, seed: int, seconds: float) -> None:
+async def assert_exact_after(
+    it: Site, sessions: sessionmaker[Session], *, seed: int, seconds: float
+) -> None:
     """Let a storm blow over busy customers; then hold every rule against what is left."""
+    renter = Renter(sessions, life_seconds=seconds / 5, seed=seed)
+    storm = Storm(it, sessions, random.Random(seed), renter)
+    with renter.proven(it.valkey.url):
+        outcomes = await weather(storm, seed=seed, seconds=seconds)
+        renter.end()
+        await asyncio.to_thread(assert_exact, storm, outcomes)
+
+
+async def weather(storm: Storm, *, seed: int, seconds: float) -> list[tuple[str, Outcome]]:
+    """Let a storm blow over busy customers; return who of them saw what."""
     stop = asyncio.Event()
     urls = list(storm.site.gateway_urls.values())
     customers = asyncio.create_task(crowd(urls, storm.tokens, stop, seed=seed))
@@ -230,7 +259,7 @@ async def assert_exact_after(storm: Storm, *, seed: int, seconds: float) -> None
         outcomes = await customers
         await watching
     print(storm.hits)  # noqa: T201
-    await asyncio.to_thread(assert_exact, storm, outcomes)
+    return outcomes
 
 
 def assert_exact(storm: Storm, outcomes: list[tuple[str, Outcome]]) -> None:
@@ -247,6 +276,7 @@ def assert_exact(storm: Storm, outcomes: list[tuple[str, Outcome]]) -> None:
     reconciled = storm.reconciled()
     assert reconciled.ok, storm.findings()
     assert reconciled.billed == reconciled.charged
+    assert_final_invoices_never_changed(storm)
     assert_replays_change_nothing(storm)
     for name in storm.site.worker_urls:
         storm.site.pieces[name].kill()
@@ -297,6 +327,13 @@ def assert_streamed_costs_what_buffered_costs(storm: Storm) -> None:
             for it in answers
         ]
     assert bills[0] == bills[1] is not None
+
+
+def assert_final_invoices_never_changed(storm: Storm) -> None:
+    """I8: what was final at any moment of the storm reads the same now."""
+    assert storm.invoices
+    now = final_invoices(storm.site.database_url)
+    assert storm.invoices.items() <= now.items()
 
 
 def assert_replays_change_nothing(storm: Storm) -> None:

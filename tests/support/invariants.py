@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,34 @@ IDLE = {
     "I10: every charge is of its bill's tenant": """
         SELECT count(*) FROM ledger_transactions AS t JOIN usage_events AS u USING (request_id)
         WHERE t.tenant_id <> u.tenant_id""",
+    "I8: the lines of all final invoices are the entries that they saw": """
+        SELECT count(*) FROM accounts AS a JOIN (
+            SELECT tenant_id, max(until_entry_id) AS seen FROM invoices
+            WHERE state = 'final' GROUP BY 1) AS i USING (tenant_id)
+        WHERE a.kind = 'tenant' AND (
+            SELECT coalesce(sum(amount_p), 0) FROM ledger_entries
+            WHERE account_id = a.id AND id <= i.seen) <> (
+            SELECT coalesce(-sum(l.amount_p), 0) FROM invoice_lines AS l
+            JOIN invoices AS f ON f.id = l.invoice_id
+            WHERE f.tenant_id = a.tenant_id AND f.state = 'final'
+              AND l.section IN ('sale', 'funds'))""",
+    "I8: an invoice's lines are its total and less than a cent that is carried": """
+        SELECT count(*) FROM invoices AS i WHERE state = 'final' AND (
+            abs(carried_out_p) >= 10000000000 OR (
+            SELECT coalesce(sum(amount_p), 0) FROM invoice_lines
+            WHERE invoice_id = i.id AND section <> 'funds')
+            <> total_cents::numeric * 10000000000 + carried_out_p)""",
+    "I8: what one invoice carries out the next one carries in": """
+        SELECT count(*) FROM (
+            SELECT carried_in_p, lag(carried_out_p, 1, 0::numeric)
+                OVER (PARTITION BY tenant_id ORDER BY month) AS left_p
+            FROM invoices WHERE state = 'final') AS chain
+        WHERE carried_in_p <> left_p""",
+    "invoices are numbered without a gap": """
+        SELECT count(*) FROM (
+            SELECT FROM invoices WHERE state = 'final' GROUP BY series, year
+            HAVING max(serial) <> count(*) OR min(serial) <> 1) AS gaps""",
+    "no invoice was refused": "SELECT count(*) FROM invoices WHERE refused IS NOT NULL",
 }
 # How a request ended whose client was sent all of it: nothing of that is waived.
 WHOLE = ("stop", "length")
@@ -94,6 +122,19 @@ def broken(database_url: str, rules: dict[str, str]) -> list[str]:
             for rule, query in rules.items()
         }
     return [f"{rule}: {row[0]}" for rule, row in counts.items() if row[0] != 0]
+
+
+def final_invoices(database_url: str, besides: Collection[str] = ()) -> dict[str, str]:
+    """A fingerprint of every final invoice with its lines and its hash, by number."""
+    with psycopg.connect(database_url, connect_timeout=5) as connection:
+        return dict(
+            connection.execute(
+                "SELECT number, md5(i::text || (SELECT string_agg(l::text, '' ORDER BY position)"
+                " FROM invoice_lines AS l WHERE invoice_id = i.id)) FROM invoices AS i"
+                " WHERE state = 'final' AND number <> ALL(%s)",
+                (list(besides),),
+            )
+        )
 
 
 def ledger_hash(database_url: str) -> str:

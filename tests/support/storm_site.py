@@ -4,6 +4,7 @@ Every piece is killed, frozen and started again alone. Nobody mends them but the
 publishes the workers that are healthy, as an operator would.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from controlplane.supervisor.valkey import Valkey
 # Storms kill processes, never the machine: what the kernel holds is safe.
 POSTGRES_OPTIONS = {"fsync": "off", "max_connections": "200"}
 READY_SECONDS = 90
+# This process' own modules, and those of the tests.
+SEARCHED = os.pathsep.join([os.getcwd(), str(Path(__file__).parents[1])])
 WORKER = (sys.executable, "-c", "from worker.cli import app; app()")
 
 
@@ -115,6 +118,7 @@ class Site:
         *,
         gateways: int,
         workers: int,
+        closes_months: bool,
         settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
@@ -131,6 +135,9 @@ class Site:
         for number in range(gateways):
             self._add_gateway(f"gateway-{number}")
         self._add("jobs", jobs_command(), environment=self._environment())
+        if closes_months:
+            months = (sys.executable, "-m", "support.storm_months", self.database_url)
+            self._add("months", months, environment=self._environment(PYTHONPATH=SEARCHED))
         self._add("beat", beat_command(folder / "beat" / "ticks"), environment=self._environment())
 
     @property
@@ -213,12 +220,21 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, *, gateways: int, workers: int, **settings: str) -> Iterator[Site]:
+def site(
+    folder: Path, *, gateways: int, workers: int, closes_months: bool = False, **settings: str
+) -> Iterator[Site]:
     """A running site, with more settings of its gateways; nothing of it is left in the end."""
     with ExitStack() as stack:
         # Sockets' paths must be short, whatever pytest's own folder is.
         sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="fps-", dir="/tmp"))
-        it = Site(folder, Path(sockets), gateways=gateways, workers=workers, settings=settings)
+        it = Site(
+            folder,
+            Path(sockets),
+            gateways=gateways,
+            workers=workers,
+            closes_months=closes_months,
+            settings=settings,
+        )
         try:
             it.start()
             with keeper(it):

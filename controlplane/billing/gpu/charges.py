@@ -9,59 +9,25 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final, Literal, NamedTuple, TypeAlias, cast
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Numeric, Select, and_, func, not_, or_, select
-from sqlalchemy import cast as as_type
+from sqlalchemy import update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from controlplane import metrics
 from controlplane.accounts import budgets, funds, ledger
 from controlplane.accounts.funds import Funds, LockedFunds
 from controlplane.accounts.ledger import Entry, GpuTick, Posting
-from controlplane.accounts.models import Account
 from controlplane.billing.commitments import places
 from controlplane.billing.gpu import lives
-from controlplane.billing.gpu.ticks import PATIENCE_MS, TICK_MS, Tick, ahead_p, tick
+from controlplane.billing.gpu.due import Meter, is_overdue, lives_on, select_due, wanted_p
+from controlplane.billing.gpu.lives import Interval
+from controlplane.billing.gpu.ticks import Tick, tick
 from controlplane.deployments.commitments import Commitment
 from controlplane.deployments.models import GpuInterval, VolumeInterval
 from controlplane.pricing import gpu
-from controlplane.pricing.rating import MS_PER_HOUR
-
-Interval: TypeAlias = GpuInterval | VolumeInterval
-
-# What was proven this recently may go on.
-_RECENT: Final = timedelta(milliseconds=PATIENCE_MS)
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """What is charged, and how much of it at a time.
-
-    Attributes:
-        kind: of its ledger transactions.
-        interval: its table.
-        tick_ms: falls due when so much is proven.
-    """
-
-    kind: Literal["gpu_time", "storage"]
-    interval: type[Interval]
-    tick_ms: int
-
-    @property
-    def patience_ms(self) -> int:
-        """For how long proven time waits for money that is held and may come back."""
-        return self.tick_ms + PATIENCE_MS - TICK_MS
-
-    def hold_ms(self, ahead_ms: int) -> int:
-        """How much of a life holds its money, where a replica's is `ahead_ms`."""
-        return self.tick_ms + ahead_ms - TICK_MS
-
-
-GPU_TIME: Final = Meter("gpu_time", GpuInterval, TICK_MS)
-# A volume costs cents a day: a line an hour explains it well enough.
-STORAGE: Final = Meter("storage", VolumeInterval, MS_PER_HOUR)
 
 
 def charge(
@@ -75,48 +41,10 @@ def charge(
     what is charged comes out of that, and it is filled up again from what the account has. Several
     processes may charge at once: each claims intervals of its own.
     """
-    found = session.execute(_due(meter, now, ahead_ms).limit(limit)).all()
+    found = session.execute(select_due(meter, now, ahead_ms).limit(limit)).all()
     due = [_Due(interval, is_charged) for interval, is_charged in found]
-    return _charge(session, meter, due, now, ahead_ms) if due else 0
-
-
-def _due(meter: Meter, now: datetime, ahead_ms: int) -> Select[GpuInterval, bool]:
-    """Select what is due, locked, and whether it is to be charged."""
-    # Both tables have the same columns; the first stands for either.
-    table = cast(type[GpuInterval], meter.interval)
-    unbilled_ms = table.proven_ms - table.billed_ms
-    rate_p = as_type(table.rate_p_per_hour, Numeric)
-    free_p = Account.balance_p + Account.credit_limit_p - Account.held_p
-    is_live = _is_live(table, now)
-    # The same as `ticks.ahead_p`.
-    wanted_p = func.div(rate_p * meter.hold_ms(ahead_ms) + MS_PER_HOUR - 1, MS_PER_HOUR)
-    to_charge = and_(
-        table.billed_ms < table.proven_ms,
-        or_(
-            unbilled_ms >= meter.tick_ms,
-            table.ended_at.is_not(None),
-            table.proven_until < now - timedelta(milliseconds=meter.tick_ms),
-        ),
-        or_(
-            Account.held_p == table.held_p,
-            free_p + table.held_p > rate_p * unbilled_ms / MS_PER_HOUR,
-            unbilled_ms >= meter.patience_ms,
-            table.proven_until < now - timedelta(milliseconds=meter.patience_ms),
-        ),
-    )
-    to_hold = and_(is_live, or_(table.held_p > wanted_p, and_(table.held_p < wanted_p, free_p > 0)))
-    to_free = and_(table.held_p > 0, table.billed_ms == table.proven_ms, not_(is_live))
-    return (
-        select(table, to_charge.label("is_charged"))
-        .join(Account, Account.tenant_id == table.tenant_id)
-        .where(or_(to_charge, to_hold, to_free))
-        .order_by(table.id)
-        .with_for_update(skip_locked=True, of=table)
-    )
-
-
-def _is_live(table: type[GpuInterval], now: datetime) -> ColumnElement[bool]:
-    return and_(table.ended_at.is_(None), table.proven_until > now - _RECENT)
+    with session.no_autoflush:  # intervals are written once, at the end
+        return _charge(session, meter, due, now, ahead_ms) if due else 0
 
 
 class _Due(NamedTuple):
@@ -155,7 +83,7 @@ def _charge(
     for interval in (it.interval for it in due if it.is_charged):
         purse = purses[interval.tenant_id]
         decided = _next_tick(interval, purse.free_p)
-        if decided.waived_p and purse.elsewhere_p and not _is_overdue(interval, meter, now):
+        if decided.waived_p and purse.elsewhere_p and not is_overdue(interval, meter, now):
             continue
         changed.add(interval.id)
         purse.free_p -= decided.charge_p
@@ -164,22 +92,36 @@ def _charge(
             postings.append(_posting(interval, meter, decided, accounts))
         _take_down(interval, decided, reserved)
     changed |= _hold(session, meter, due, purses, now, ahead_ms)
+    _write(session, meter, [it.interval for it in due if it.interval.id in changed])
     ledger.post(session, postings)
     for tenant_id, purse in sorted(purses.items()):
         if purse.spent_p:
             budgets.spend(session, tenant_id=tenant_id, amount_p=purse.spent_p)
-    session.flush()
     return len(changed)
+
+
+def _write(session: Session, meter: Meter, changed: Sequence[Interval]) -> None:
+    """Write intervals down, all by one statement; one by one they would differ in their columns."""
+    columns = ("id", "billed_ms", "billed_p", "waived_p", "held_p")
+    rows = [{name: getattr(interval, name) for name in columns} for interval in changed]
+    for interval, row in zip(changed, rows, strict=True):
+        for name, value in row.items():
+            set_committed_value(interval, name, value)
+    if rows:
+        session.execute(update(meter.interval), rows)
+    session.flush()
 
 
 def _places(session: Session, due: Sequence[_Due], now: datetime) -> dict[uuid.UUID, Commitment]:
     """Give what is charged or lives on its place in a reservation; return those by id."""
-    lives_on = [
+    placed = [
         it.interval
         for it in due
-        if isinstance(it.interval, GpuInterval) and (it.is_charged or _lives_on(it.interval, now))
+        if isinstance(it.interval, GpuInterval) and (it.is_charged or lives_on(it.interval, now))
     ]
-    return places.assign(session, lives_on, now)
+    reserved = places.assign(session, placed, now)
+    session.flush()  # rates change where the last tick ended, before the next one is written down
+    return reserved
 
 
 def _purses(accounts: LockedFunds, due: Sequence[_Due]) -> dict[uuid.UUID, _Purse]:
@@ -212,11 +154,11 @@ def _hold(
     held_p = {tenant_id: purse.elsewhere_p for tenant_id, purse in purses.items()}
     for interval, _ in due:
         purse = purses[interval.tenant_id]
-        wanted_p = min(_wanted_p(interval, meter.hold_ms(ahead_ms), now), purse.free_p)
-        purse.free_p -= wanted_p
-        held_p[interval.tenant_id] += wanted_p
-        if wanted_p != interval.held_p:
-            interval.held_p = wanted_p
+        new_p = min(wanted_p(interval, meter.hold_ms(ahead_ms), now), purse.free_p)
+        purse.free_p -= new_p
+        held_p[interval.tenant_id] += new_p
+        if new_p != interval.held_p:
+            interval.held_p = new_p
             changed.add(interval.id)
     moved = [it for it, purse in purses.items() if purse.account.held_p != held_p[it]]
     for tenant_id in moved:
@@ -226,27 +168,16 @@ def _hold(
     return changed
 
 
-def _wanted_p(interval: Interval, hold_ms: int, now: datetime) -> int:
-    """Return what an interval is to hold: time ahead while it lives, what it has until its last
-    tick is charged, then nothing."""
-    if _lives_on(interval, now):
-        return ahead_p(interval.rate_p_per_hour, hold_ms)
-    return interval.held_p if interval.billed_ms < interval.proven_ms else 0
-
-
-def _lives_on(interval: Interval, now: datetime) -> bool:
-    return interval.ended_at is None and interval.proven_until > now - _RECENT
-
-
 def _take_down(interval: Interval, decided: Tick, reserved: dict[uuid.UUID, Commitment]) -> None:
     """Write a tick down in its interval, and in the reservation that it has a place in."""
     interval.billed_ms = decided.to_ms
-    interval.billed_p += decided.charge_p
-    interval.waived_p += decided.waived_p
     if isinstance(interval, GpuInterval) and interval.commitment_id is not None:
         reserved[interval.commitment_id].used_p += decided.charge_p + decided.waived_p
-    metrics.GPU_TIME_PICODOLLARS.inc(decided.charge_p)
+    if decided.charge_p:
+        interval.billed_p += decided.charge_p
+        metrics.GPU_TIME_PICODOLLARS.inc(decided.charge_p)
     if decided.waived_p:
+        interval.waived_p += decided.waived_p
         lives.tell("insufficient_balance", interval.deployment, waived_p=decided.waived_p)
 
 
@@ -260,12 +191,6 @@ def _next_tick(interval: Interval, available_p: int) -> Tick:
         available_p=available_p,
     )
     return replace(decided, from_ms=decided.from_ms + from_ms, to_ms=decided.to_ms + from_ms)
-
-
-def _is_overdue(interval: Interval, meter: Meter, now: datetime) -> bool:
-    unbilled_ms = interval.proven_ms - interval.billed_ms
-    silent = interval.proven_until < now - timedelta(milliseconds=meter.patience_ms)
-    return unbilled_ms >= meter.patience_ms or silent
 
 
 def _posting(interval: Interval, meter: Meter, decided: Tick, accounts: LockedFunds) -> Posting:

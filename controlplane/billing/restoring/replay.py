@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select
+from sqlalchemy import Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
 from controlplane.accounts.models import GatewayEpoch, Hold, LedgerTransaction
+from controlplane.arrays import ArrayOf
 from controlplane.billing import settlement
 from controlplane.billing.charging import NOTHING, Cover, bill
 from controlplane.billing.restoring.journals import Told
@@ -29,11 +30,11 @@ from controlplane.usage import sink
 from controlplane.usage.models import StagedUsage
 from controlplane.usage.records import TokenUsage
 
-_REQUESTS = any_(bindparam("request_ids", type_=ARRAY(Uuid)))
+_REQUESTS = any_(bindparam("request_ids", type_=ArrayOf(Uuid)))
 _CHARGED = select(LedgerTransaction.request_id).where(LedgerTransaction.request_id == _REQUESTS)
 _HELD = select(Hold.request_id).where(Hold.request_id == _REQUESTS)
 _KEYS = select(ApiKey.tenant_id, ApiKey.id).where(
-    ApiKey.id == any_(bindparam("key_ids", type_=ARRAY(Uuid)))
+    ApiKey.id == any_(bindparam("key_ids", type_=ArrayOf(Uuid)))
 )
 _REJECTED = select(StagedUsage.request_id, StagedUsage.rejected).where(
     StagedUsage.request_id == _REQUESTS, StagedUsage.rejected.is_not(None)

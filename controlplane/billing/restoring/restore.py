@@ -12,13 +12,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
+from sqlalchemy import Uuid, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from controlplane.accounts import epochs
 from controlplane.accounts.ledger_hash import LedgerHash, ledger_hash
 from controlplane.accounts.models import Hold
+from controlplane.arrays import ArrayOf
 from controlplane.billing.books import check_books
 from controlplane.billing.reconcile import verdict
 from controlplane.billing.reconcile.models import WitnessedAttempt
@@ -30,7 +31,7 @@ from controlplane.usage.segments import Damage
 
 BATCH = 1000
 _HELD = select(Hold.request_id, Hold.epoch_id).where(
-    Hold.request_id == any_(bindparam("request_ids", type_=ARRAY(Uuid))), Hold.state == "open"
+    Hold.request_id == any_(bindparam("request_ids", type_=ArrayOf(Uuid))), Hold.state == "open"
 )
 _WHOSE = "only an engine knows it, and not whose it was"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

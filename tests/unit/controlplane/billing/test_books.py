@@ -49,7 +49,7 @@ def test_a_forgotten_hold_is_found(shop: Shop) -> None:
     with shop.sessions.begin() as session:
         session.execute(text("UPDATE holds SET state = 'released'"))
     (violation,) = shop.books().violations
-    assert violation.startswith("the held sum is the sum of open holds")
+    assert violation.startswith("the held sum is that of open holds")
 
 
 FORGERIES = {

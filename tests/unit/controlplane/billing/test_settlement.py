@@ -177,6 +177,21 @@ def test_one_poisoned_row_does_not_hold_up_the_others(shop: Shop) -> None:
     assert any(str(poisoned) in violation for violation in shop.books().violations)
 
 
+def test_a_row_that_came_twice_does_not_hold_up_the_others(shop: Shop) -> None:
+    customer = shop.customer(BALANCE_P)
+    twice = use(shop, customer)
+    shop.settle()
+    with shop.sessions.begin() as session:
+        session.add(_staged_row(shop, customer, twice))
+    for _ in range(3):
+        use(shop, customer)
+    with shop.sessions.begin() as session:
+        assert settlement.settle(session) == 4
+        assert settlement.waiting(session) == 0
+    assert shop.balance(customer).balance_p == BALANCE_P - 4 * cost_p(USAGE)
+    assert shop.balance(customer).held_p == 0
+
+
 def test_a_row_with_anothers_key_is_rejected_by_the_database(shop: Shop) -> None:
     customer, other = shop.customer(BALANCE_P), shop.customer()
     request_id = uuid7()

@@ -218,7 +218,7 @@ def test_a_hand_written_one_is_shown_and_not_changed(
     refused(account.delete(f"/v1/deployments/{row.id}"), 409, "externally_managed", None)
 
 
-def live(shop: Shop, customer: Customer, seconds: float) -> None:
+def live(shop: Shop, customer: Customer, seconds: float, *, ended: bool = True) -> None:
     start = datetime.now(UTC).timestamp()
     proof = Lease(
         uid=str(uuid.uuid4()),
@@ -231,7 +231,7 @@ def live(shop: Shop, customer: Customer, seconds: float) -> None:
         spot=False,
         alive_since=start,
         published_at=start + seconds,
-        ended=True,
+        ended=ended,
     )
     end = datetime.fromtimestamp(start + seconds + 1, UTC)
     with shop.sessions.begin() as session:
@@ -259,6 +259,23 @@ def test_a_deployment_tells_what_it_cost(
         "20.00",
     )
     assert line["explanation"].startswith("180 s of h200-x4 on-demand (bot-0) at 20.00 USD")
+
+
+def test_what_is_held_for_one_that_runs_pays_its_minute_when_another_starts(
+    shop: Shop, as_tenant: AsTenant, customer: Customer
+) -> None:
+    buyer = shop.customer(1_100_000_000_000)  # three minutes cost 1 USD, and are held
+    client = as_tenant(buyer.token)
+    ordered(client)
+    live(shop, buyer, 1, ended=False)
+    assert client.get("/v1/account").json()["available_usd"] == "0.10"
+    ordered(client, name="second")
+    refused(
+        order(client, name="third", spec=DEDICATED | {"replicas": 2}),
+        402,
+        "insufficient_balance",
+        None,
+    )
 
 
 def test_one_without_money_says_so_and_starts_again_with_money(

@@ -111,3 +111,17 @@ def _live(meter: Meter, proof: Lease, now: datetime) -> None:
     )
     with meter.shop.sessions.begin() as session:
         intervals.extend(session, [real], now)
+
+
+def test_an_account_tells_what_its_held_money_is_for(
+    admin: TestClient, as_tenant: Callable[[str], TestClient], shop: Shop
+) -> None:
+    customer = shop.customer(RATE_P)
+    meter = Meter(shop, customer)
+    meter.see(meter.proof(uuid.uuid4(), 0, 1))
+    meter.charge()
+    shown = as_tenant(customer.token).get("/v1/account").json()
+    assert shown == admin.get(f"/admin/v1/tenants/{customer.tenant_id}/balance").json()
+    assert shown["held_for"]["gpu_p"] == shown["held_p"] == str(-(-RATE_P * 180 // 3600))
+    assert shown["held_for"]["gpu_usd"] == p_to_usd(-(-RATE_P * 180 // 3600))
+    assert (shown["held_for"]["requests_usd"], shown["held_for"]["storage_p"]) == ("0.00", "0")
