@@ -35,7 +35,7 @@ bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
 bench-operator: install-dev ## Measure the operator with 5,000 replicas, 20 minutes: ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(ARGS)
 
-bench-money: install-dev ## Measure holds and settlement, 2 minutes: ARGS=--quick
+bench-money: install-dev ## Measure holds, settlement and invoices; usage and recovery with ARGS="--events 10000000 --mib 1024"
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.money $(ARGS)
 
 lint: install-dev ## Check format, style, types and floors

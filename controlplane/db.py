@@ -15,6 +15,14 @@ from psycopg import sql
 from sqlalchemy import Engine, MetaData, create_engine, exc
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+# A server behind a broken network says nothing: what TCP makes of it, else 15 minutes and more, is
+# half a minute. Nothing to Unix sockets.
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,  # ms
+}
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -53,7 +61,7 @@ def open_engine(database_url: str, *, pool_size: int = 5, by_index: bool = False
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text must not quote what a caller sent
-        connect_args={"connect_timeout": 5, "options": options},
+        connect_args={"connect_timeout": 5, "options": options} | KEEPALIVE,
     )
 
 

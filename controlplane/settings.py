@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         default=8 * 2**20, gt=0, description="largest request body accepted"
     )
     database_pool_size: int = Field(default=5, gt=0, description="connections kept per process")
+    database_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="how long a request at the gateway waits for PostgreSQL before it gets a 503",
+    )
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="how long running streams may finish after SIGTERM"
     )
@@ -168,6 +173,13 @@ class Settings(BaseSettings):
         ge=0,
         le=24 * 60,
         description="spot replicas that are interrupted within so many minutes cost nothing",
+    )
+    gpu_hold_seconds: int = Field(
+        default=180,
+        ge=120,
+        le=3600,
+        description="replicas hold the money of so much time ahead; with less than a minute of it"
+        " they are stopped",
     )
     keep_volumes_hours: int = Field(
         default=72,

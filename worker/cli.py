@@ -238,6 +238,28 @@ def tiny(
 
 
 @model_app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Directory to write; must not hold a model.")],
+    stored: Annotated[
+        Path | None,
+        typer.Option(help="A model stored by worker.demo.export; else the one that comes along."),
+    ] = None,
+) -> None:
+    """Install the demo model: a small V4-Flash that was trained on dialogues of this project.
+
+    It chats, calls tools and writes JSON, and knows next to nothing. The official format, with
+    the whole vocabulary and the tokenizer; takes seconds.
+    """
+    from worker.demo.export import STORED, install
+
+    try:
+        install((stored or STORED).read_bytes(), directory)
+    except (WorkerError, OSError) as error:
+        _fail(error)
+    typer.echo(f"wrote {directory}")
+
+
+@model_app.command()
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Model directory.")],
     dtype: Annotated[DType, typer.Option(help="Arithmetic to serve it in.")] = DType.BFLOAT16,

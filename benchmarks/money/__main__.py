@@ -7,13 +7,14 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from benchmarks.money import bare, invoices, measures
+from benchmarks.money import bare, invoices, measures, recovery, usage_queries
 from benchmarks.money.results import Figure, as_markdown, as_table
 from benchmarks.money.world import build, server
 from controlplane.gateway.holding import MAX_BATCH
@@ -47,9 +48,31 @@ def figures(postgres: Postgres, *, count: int) -> Iterator[Figure]:
     yield Figure(f"an invoice of {events:,} requests", seconds, "s", aim=10, less_is_better=True)
 
 
+def of_long_histories(
+    postgres: Postgres, folder: Path, *, events: int, mib: int
+) -> Iterator[Figure]:
+    """Run what takes minutes to prepare, where it is asked for."""
+    if events:
+        world, since = usage_queries.filled(postgres, events)
+        yield from usage_queries.figures(world, events, since)
+    if mib:
+        yield from recovery.figures(postgres, folder, mib=mib, restored_mib=max(1, mib // 16))
+
+
 def main(
     count: Annotated[int, typer.Option(min=1_000, help="Requests of each case.")] = 40_000,
     quick: Annotated[bool, typer.Option("--quick", help="4,000 requests: seconds.")] = False,
+    events: Annotated[
+        int,
+        typer.Option(help="Ask about usage on so many too: 10,000,000 take 10 minutes and 8 GB."),
+    ] = 0,
+    mib: Annotated[
+        int,
+        typer.Option(
+            help="Start after a journal of so many MiB too, and restore from a sixteenth of it:"
+            " 1,024 take 10 minutes and 4 GB."
+        ),
+    ] = 0,
 ) -> None:
     """Measure what holding, staging and settling cost, fsync on, in two processes.
 
@@ -59,7 +82,10 @@ def main(
     measured: list[Figure] = []
     try:
         with server(folder) as postgres:
-            for figure in figures(postgres, count=4_000 if quick else count):
+            for figure in chain(
+                figures(postgres, count=4_000 if quick else count),
+                of_long_histories(postgres, folder, events=events, mib=mib),
+            ):
                 typer.echo(f"{figure.case}: {figure.value:,.0f} {figure.unit}", err=True)
                 measured.append(figure)
     finally:

@@ -8,16 +8,20 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from sqlalchemy.orm import Session, sessionmaker
 
+from benchmarks.money.results import Figure, as_markdown, as_table
 from benchmarks.money.world import MODEL, World, build, server
 from controlplane.accounts import epochs
-from controlplane.billing.restoring.restore import restore
+from controlplane.billing.restoring.restore import Restored, restore
 from controlplane.db import uuid7
+from controlplane.supervisor.postgres import Postgres
 from controlplane.usage.journal import JournalDir
 from controlplane.usage.records import Final, Opened, Progress, Record, TokenUsage
 from controlplane.usage.recovery import recover
@@ -73,50 +77,71 @@ def _request(world: World, number: int, amount_p: int | None) -> list[Record]:
     return [opened, *reads, end]
 
 
-def _recovered(world: World, sessions: sessionmaker[Session], path: Path) -> float:
-    directory = JournalDir(path)
+def figures(postgres: Postgres, folder: Path, *, mib: int, restored_mib: int) -> Iterator[Figure]:
+    """Time the start of a gateway that left `mib` MiB, and a restore from `restored_mib` MiB.
+
+    All in this process, so that its memory is theirs.
+    """
+    world = build(postgres, "start", customers=100)
+    sessions = world.sessions()
+    dead = folder / "dead"
+    with sessions.begin() as session:
+        epoch_id = epochs.begin(session, GATEWAY)
+    requests = write(world, dead / str(epoch_id), mib * 2**20, amount_p=None)
+    yield from _told("start", mib, requests, lambda: _recovered(sessions, dead))
+    world = build(postgres, "restore", customers=100)
+    sessions = world.sessions()
+    lost = folder / "lost"
+    requests = write(world, lost / str(uuid7()), restored_mib * 2**20, amount_p=10**10)
+    for what in ("restore", "restore again"):
+        done: list[Restored] = []
+        yield from _told(
+            what,
+            *(restored_mib, requests),
+            lambda done=done: done.append(restore(sessions, folders=[lost])),  # type: ignore[misc]
+        )
+        assert done[0].billed == (requests if what == "restore" else 0)
+        assert (done[0].set_aside, done[0].violations) == ([], [])
+
+
+def _told(what: str, mib: int, requests: int, act: Callable[[], object]) -> Iterator[Figure]:
+    before = _most_memory()
     started = time.perf_counter()
+    act()
+    seconds = time.perf_counter() - started
+    case = f"{what}, journal of {mib:,} MiB with {requests:,} requests"
+    yield Figure(case, seconds, "s")
+    yield Figure(f"{what}, journal read", mib / seconds, "MiB/s")
+    yield Figure(f"{what}, requests", requests / seconds, "/s")
+    yield Figure(f"{what}, memory beyond the most before", _most_memory() - before, "MiB")
+
+
+def _most_memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _recovered(sessions: sessionmaker[Session], path: Path) -> None:
+    directory = JournalDir(path)
     recover(sessions, directory, GATEWAY)
     directory.close()
-    return time.perf_counter() - started
 
 
 def main(
-    mib: Annotated[int, typer.Option(min=1, help="Size of the journal.")] = 1024,
+    mib: Annotated[int, typer.Option(min=1, help="Journal of a gateway that starts.")] = 1024,
+    restored_mib: Annotated[int, typer.Option(min=1, help="Journal to restore from.")] = 64,
 ) -> None:
     """Time the way back from a journal, fsync on; the server shares this machine's cores."""
     folder = Path(tempfile.mkdtemp(prefix="recovery-bench-"))
+    found: list[Figure] = []
     try:
         with server(folder) as postgres:
-            _measure(build(postgres, "recovery", customers=100), folder, mib)
+            for figure in figures(postgres, folder, mib=mib, restored_mib=restored_mib):
+                typer.echo(f"{figure.case}: {figure.value:,.1f} {figure.unit}", err=True)
+                found.append(figure)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _measure(world: World, folder: Path, mib: int) -> None:
-    sessions = world.sessions()
-    lost = folder / "lost"
-    requests = write(world, lost / str(uuid7()), mib * 2**20, amount_p=10**10)
-    typer.echo(f"{mib} MiB, {requests:,} requests with {PROGRESSES} progresses each")
-    started = time.perf_counter()
-    done = restore(sessions, folders=[lost])
-    seconds = time.perf_counter() - started
-    assert (done.billed, done.set_aside, done.violations) == (requests, [], [])
-    typer.echo(f"restored and settled: {seconds:,.1f} s, {requests / seconds:,.0f} requests/s")
-    started = time.perf_counter()
-    again = restore(sessions, folders=[lost])
-    seconds = time.perf_counter() - started
-    assert (again.billed, again.ledger) == (0, done.ledger)
-    typer.echo(f"nothing left to do: {seconds:,.1f} s, {requests / seconds:,.0f} requests/s")
-    with sessions.begin() as session:
-        epoch_id = epochs.begin(session, GATEWAY)
-    path = folder / "dead"
-    path.mkdir()
-    requests = write(world, path / str(epoch_id), mib * 2**20, amount_p=None)
-    seconds = _recovered(world, sessions, path)
-    typer.echo(f"a gateway's start: {seconds:,.1f} s, {requests / seconds:,.0f} requests/s")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    typer.echo(f"most memory: {most:,} MiB")
+    Console().print(as_table(found))
+    typer.echo(as_markdown(found))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ _OF_KEYS = (
             Budget.tenant_id == ApiKey.tenant_id,
             or_(
                 Budget.scope == "tenant",
-                Budget.api_key_id == ApiKey.id,
+                # A key that took over shares the budgets of the first.
+                Budget.api_key_id == func.coalesce(ApiKey.first_id, ApiKey.id),
                 Budget.project_id == ApiKey.project_id,
             ),
         ),
@@ -91,7 +92,7 @@ class Limits:
     by_id: dict[uuid.UUID, Limit] = field(default_factory=dict)
 
     def of(self, api_key_id: uuid.UUID) -> list[Limit]:
-        """Return a key's budgets: its own, its project's, its tenant's."""
+        """Return a key's budgets: its line's, its project's, its tenant's."""
         return self.by_key.get(api_key_id, [])
 
     def hold(self, api_key_id: uuid.UUID, amount_p: int) -> None:

@@ -60,8 +60,9 @@ class Account(Base):
 
     `balance_p` is the sum of the account's entries and `granted_p` the part of it that was given,
     not paid: only entries move them, the database refuses anything else. `held_p` is the sum of the
-    open holds. What may be spent, `balance_p + credit_limit_p - held_p`, is never below zero at any
-    commit; only `postpaid` accounts have a credit limit.
+    open holds and of what is set aside for the next minutes of what runs. What may be spent,
+    `balance_p + credit_limit_p - held_p`, is never below zero at any commit; only `postpaid`
+    accounts have a credit limit.
     """
 
     __tablename__ = "accounts"
@@ -115,6 +116,7 @@ class GatewayEpoch(Base):
 class Budget(Base):
     """The most that a tenant, one of its projects or one of its keys may spend in a period.
 
+    A key's budget names the first of its line: those that took over by rotation share it.
     `held_p` is the sum of the open holds in its scope, `spent_p` what was spent in the period that
     began at `period_started_at`. They change only while the tenant's account is locked. A period
     that has passed is noticed by whoever locks next; `total` is one period, for ever.

@@ -38,6 +38,7 @@ from controlplane.api.money import (
     invoices,
     payments,
     reconcile,
+    rejected,
 )
 from controlplane.api.notices import audit, webhooks
 from controlplane.api.prices import gpu_prices, prices, storage_prices
@@ -69,6 +70,7 @@ ADMIN_ROUTERS = (
     budgets.admin_router,
     invoices.router,
     reconcile.router,
+    rejected.router,
     organization.admin_router,
     audit.admin_router,
     webhooks.admin_router,

@@ -48,7 +48,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     where = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "json_invalid":
         return _answer(InvalidRequest("The body is not JSON."))
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    why = str(first["msg"]).removeprefix("Value error, ")  # pydantic's word for our own checks
+    message = f"{where}: {why}" if where else why
     return _answer(UnprocessableRequest(message, param=where or None))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from controlplane.money import usd_per_million_to_rate_p, usd_to_p
+from controlplane.amounts import Usd
 from controlplane.tenants.keys import ALL_SCOPES, Scope
 
 # Printable, so that a name never breaks a log line, a terminal or PostgreSQL's text (no NUL).
@@ -22,16 +22,6 @@ Name = Annotated[
 ]
 
 
-def _is_amount(text: str) -> str:
-    usd_to_p(text)
-    return text
-
-
-def _is_rate(text: str) -> str:
-    usd_per_million_to_rate_p(text)
-    return text
-
-
 def _is_storable(moment: datetime) -> datetime:
     # In UTC it may lie outside the years that there are.
     if not 1970 < moment.year < 9000:
@@ -40,9 +30,6 @@ def _is_storable(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_is_storable)]
-_DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,12})?$"
-Usd = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_amount)]
-UsdPerMillion = Annotated[str, StringConstraints(pattern=_DECIMAL), AfterValidator(_is_rate)]
 
 Item = TypeVar("Item")
 
@@ -113,7 +100,8 @@ class NewKey(Body):
 
 class KeyOut(Row):
     """A key. `last_used_at` is right within a minute or so; `replaced_by_id` is the key that takes
-    over from a rotated one."""
+    over from a rotated one. `line_id` is the first of the keys that took over from each other, this
+    one if it was not made by rotation: budgets are the line's."""
 
     id: uuid.UUID
     tenant_id: uuid.UUID
@@ -125,6 +113,7 @@ class KeyOut(Row):
     expires_at: datetime | None
     last_used_at: datetime | None
     replaced_by_id: uuid.UUID | None
+    line_id: uuid.UUID
     revoked_at: datetime | None
 
 

@@ -38,6 +38,9 @@ def create(
 ) -> Limit:
     """Set a budget of `limit_p` for a key, a project or, with neither, the tenant.
 
+    A key's budget is one with those of the keys that it took over from, and of those that will take
+    over from it; it names the first of them.
+
     A limit below what is spent or held already is allowed: it refuses everything until it renews.
 
     Raises:
@@ -49,7 +52,9 @@ def create(
         raise UnprocessableRequest("Name a project or a key, not both.", param="project_id")
     if tenant_id not in funds.lock(session, tenant_ids=[tenant_id]).by_tenant:
         raise NotFound(f"There is no tenant {tenant_id}.")
-    keys = _keys(session, tenant_id, project_id=project_id, api_key_id=api_key_id)
+    if api_key_id is not None:
+        api_key_id = _line(session, tenant_id, api_key_id)
+    keys = _keys(session, tenant_id, project_id=project_id, line_id=api_key_id)
     twin = select(Budget.id).where(
         Budget.tenant_id == tenant_id,
         Budget.project_id.is_not_distinct_from(project_id),
@@ -138,19 +143,29 @@ def remove(session: Session, *, tenant_id: uuid.UUID, budget_id: uuid.UUID) -> N
         raise NotFound(f"There is no budget {budget_id}.")
 
 
+def _line(session: Session, tenant_id: uuid.UUID, api_key_id: uuid.UUID) -> uuid.UUID:
+    """Return the first key of a key's line."""
+    line_id = session.scalar(
+        select(func.coalesce(ApiKey.first_id, ApiKey.id)).where(
+            ApiKey.tenant_id == tenant_id, ApiKey.id == api_key_id
+        )
+    )
+    if line_id is None:
+        raise NotFound(f"There is no key {api_key_id}.")
+    return line_id
+
+
 def _keys(
     session: Session,
     tenant_id: uuid.UUID,
     *,
     project_id: uuid.UUID | None,
-    api_key_id: uuid.UUID | None,
+    line_id: uuid.UUID | None,
 ) -> Select[uuid.UUID]:
-    """Return the query of the scope's keys; make sure that the scope is the tenant's."""
+    """Return the query of the scope's keys; make sure that a project is the tenant's."""
     keys = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id)
-    if api_key_id is not None:
-        keys = keys.where(ApiKey.id == api_key_id)
-        if session.scalar(keys) is None:
-            raise NotFound(f"There is no key {api_key_id}.")
+    if line_id is not None:
+        keys = keys.where(func.coalesce(ApiKey.first_id, ApiKey.id) == line_id)
     if project_id is not None:
         owned = select(Project.id).where(Project.tenant_id == tenant_id, Project.id == project_id)
         if session.scalar(owned) is None:

@@ -84,6 +84,7 @@ def _refuse_unfinished(session: Session, tenant_id: uuid.UUID) -> None:
             table.tenant_id == tenant_id,
             or_(
                 table.billed_ms < table.proven_ms,
+                table.held_p > 0,
                 table.ended_at.is_(None) & (table.proven_until > recently),
             ),
         )

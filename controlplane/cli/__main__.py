@@ -2,4 +2,4 @@
 
 from controlplane.cli.main import app
 
-app(prog_name="flashplane")
+app()

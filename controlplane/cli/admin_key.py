@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from controlplane.cli.services import complete_settings
-from controlplane.db import open_engine, session_factory
-from controlplane.tenants import keys
 
 Role = Literal["admin", "support", "billing"]
 
@@ -24,6 +22,9 @@ def admin_key(
     role: Annotated[Role, typer.Option(help="What it may do.")] = "admin",
 ) -> None:
     """Make a key for the platform's staff, straight in the database, and print it this once."""
+    from controlplane.db import open_engine, session_factory
+    from controlplane.tenants import keys
+
     settings = complete_settings()
     engine = open_engine(settings.database_url, pool_size=1)
     try:

@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from controlplane.crd.base import Path
 from controlplane.errors import StartupError
 from controlplane.settings import Settings
-from controlplane.supervisor.heartbeat import Heartbeat
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +22,9 @@ def announce(
     url: Annotated[str, typer.Argument(help="Where gateways reach it, such as http://worker:8000")],
 ) -> None:
     """Tell gateways of an engine for as long as it answers its health check. Until SIGTERM."""
+    from controlplane.crd.base import Path
+    from controlplane.supervisor.heartbeat import Heartbeat
+
     settings = Settings()
     if not settings.redis_url:
         raise StartupError("Set REDIS_URL to the store that the gateways look into.")

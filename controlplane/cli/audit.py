@@ -5,12 +5,9 @@ from typing import Annotated
 
 import typer
 
-from controlplane.audit import anchors
-from controlplane.audit.verification import verify as verify_chains
 from controlplane.cli.client import AdminClient
 from controlplane.cli.failure import Commands
 from controlplane.cli.output import AsJson, Limit, print_one, print_rows
-from controlplane.db import open_engine, session_factory
 from controlplane.errors import StartupError
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import read_announcement
@@ -63,6 +60,10 @@ def verify(
     The exit code is 1 when anything is wrong. Without anchors a cut end cannot be seen, nor a
     chain that was rewritten as a whole.
     """
+    from controlplane.audit import anchors
+    from controlplane.audit.verification import verify as verify_chains
+    from controlplane.db import open_engine, session_factory
+
     settings = Settings()
     layout = Layout(settings.data_dir.absolute())
     file = anchor_file or settings.audit_anchor_file or layout.audit_anchors

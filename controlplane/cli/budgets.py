@@ -35,7 +35,10 @@ def set_budget(
     limit_usd: Annotated[str, typer.Argument(help="The most that a period may cost: 100 or 0.50.")],
     period: Annotated[str, typer.Option(help="day, month or total; of UTC.")] = "month",
     project: Annotated[str, typer.Option(help="Only this project's spending: its id.")] = "",
-    key: Annotated[str, typer.Option(help="Only this API key's spending: its id.")] = "",
+    key: Annotated[
+        str,
+        typer.Option(help="Only the spending of this API key and those it is rotated to: its id."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Set a budget, or change the limit of the one that there is for this scope and period.
@@ -44,8 +47,10 @@ def set_budget(
 
     For example: flashplane budgets set acme 100 --period month
     """
-    scope = {"project_id": project or None, "api_key_id": key or None}
     with AdminClient(Settings()) as client:
+        # A budget names the first of the keys that took over from each other.
+        line = client.call("GET", f"/keys/{key}")["line_id"] if key else None
+        scope = {"project_id": project or None, "api_key_id": line}
         path = f"/tenants/{client.tenant_id(tenant)}/budgets"
         wanted = {"period": period, **scope}
         for budget in client.pages(path, {}, limit=10**9):

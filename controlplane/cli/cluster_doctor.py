@@ -9,10 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import redis
-from sqlalchemy import exc
-
-from controlplane import schema
+from controlplane.cli import data_doctor
 from controlplane.cli.findings import Finding
 from controlplane.cluster import (
     LEASES,
@@ -31,7 +28,6 @@ from controlplane.kube import Kube
 from controlplane.operator.main import LEASE_NAME
 from controlplane.operator.schema_check import wrong_kinds
 from controlplane.settings import Settings
-from controlplane.store import open_store
 
 OLDEST_SERVER = (1, 20)
 RULES_SERVER = (1, 25)
@@ -61,8 +57,7 @@ _BROKEN = (Phase.DEGRADED, Phase.FAILED, Phase.QUARANTINED)
 
 def examine(settings: Settings, namespace: str) -> Iterator[Finding]:
     """Return the findings about the cluster of KUBECONFIG, one after the other."""
-    yield database(settings.database_url)
-    yield store(settings.redis_url)
+    yield from data_doctor.examine(settings.database_url, settings.redis_url)
     try:
         cluster = Kube(settings.kubeconfig)
     except StartupError as error:
@@ -194,36 +189,6 @@ def owners(kind: str, found: Sequence[Object]) -> Finding:
     ]
     fix = "their conditions say what to do: `kubectl describe`" if bad else ""
     return Finding(kind, not bad, ", ".join(bad) or f"{len(found)}, none in trouble", fix)
-
-
-def database(url: str) -> Finding:
-    """See whether the database can be reached from here and has this version's schema."""
-    if not url:
-        return Finding("Database", True, "not checked, set DATABASE_URL to")
-    try:
-        current = schema.check(url)
-    except StartupError as error:
-        return Finding("Database", False, "cannot be used", str(error))
-    except exc.SQLAlchemyError as error:
-        return Finding("Database", False, f"cannot be reached ({type(error).__name__})", "see URL")
-    if not current:
-        detail = "reachable; its schema will be migrated by the next install or upgrade"
-        return Finding("Database", True, detail)
-    return Finding("Database", True, "reachable, its schema is current")
-
-
-def store(url: str) -> Finding:
-    """See whether Redis can be reached from here."""
-    if not url:
-        return Finding("Redis", True, "not checked, set REDIS_URL to")
-    client = open_store(url)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        return Finding("Redis", False, f"cannot be reached ({type(error).__name__})", "see its URL")
-    finally:
-        client.close()
-    return Finding("Redis", True, "reachable")
 
 
 def _permissions(cluster: Cluster, namespace: str) -> Finding:

@@ -1,6 +1,7 @@
 """`flashplane doctor`: is this machine fit for `flashplane up`, and if not, what to do.
 
-With `--cluster` it asks `cluster_doctor` about a Kubernetes cluster instead.
+Where the product runs it looks after its money too, see `data_doctor`. With `--cluster` it asks
+`cluster_doctor` about a Kubernetes cluster instead.
 """
 
 import os
@@ -17,8 +18,10 @@ import typer
 from controlplane.cli.findings import Finding, tell
 from controlplane.cli.product import ADMIN_PORT, HOST, PORT, WORKER_PORT
 from controlplane.settings import Settings
+from controlplane.supervisor.announcement import read_announcement
 from controlplane.supervisor.binaries import postgres_program, valkey_server
 from controlplane.supervisor.errors import SupervisorError
+from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.ports import check_port
 from controlplane.supervisor.sockets import fits
 from controlplane.supervisor.unprivileged import needs_nobody
@@ -41,7 +44,7 @@ def report(
     ] = "flashplane",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine, or a cluster before and after `helm install`.
+    """Check this machine, or a cluster before and after `helm install`; and the money in either.
 
     Each line says ok, or what to do. The exit code is 1 when one fails.
     """
@@ -67,6 +70,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _sockets(data_dir)
     yield _writable(data_dir)
     yield _disk_space(data_dir)
+    running = read_announcement(Layout(data_dir).up_file)
+    database_url = settings.database_url or (running.database_url if running else "")
+    if database_url:
+        from controlplane.cli import data_doctor
+
+        redis_url = settings.redis_url or (running.redis_url if running else "")
+        yield from data_doctor.examine(database_url, redis_url)
+    if running:
+        yield Finding("Ports", True, f"the product that runs here has them: {running.base_url}")
+        return
     for port, flag, purpose in (
         (PORT, "--port", "gateway"),
         (ADMIN_PORT, "--admin-port", "admin API"),

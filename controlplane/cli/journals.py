@@ -17,11 +17,8 @@ import yaml
 
 from controlplane import log
 from controlplane.cluster import PODS, VOLUME_CLAIMS, AlreadyExists, Cluster, Object, Resource
-from controlplane.db import open_engine, session_factory
 from controlplane.errors import StartupError
 from controlplane.settings import Settings
-from controlplane.usage import recovery
-from controlplane.usage.journal import JournalDir
 
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 JOBS = Resource("batch", "v1", "jobs", "Job")
@@ -48,6 +45,10 @@ def gateway_replay() -> None:
 
     For a gateway that does not come back; one that does replays its journal itself.
     """
+    from controlplane.db import open_engine, session_factory
+    from controlplane.usage import recovery
+    from controlplane.usage.journal import JournalDir
+
     settings = Settings()
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database that the gateway served.")

@@ -4,26 +4,21 @@ import json
 import time
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-import redis
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from controlplane.cli.client import AdminClient
 from controlplane.errors import StartupError
-from controlplane.registry.replicas import Replica, read
 from controlplane.settings import Settings
-from controlplane.store import open_store
-from controlplane.supervisor import background, up
 from controlplane.supervisor.announcement import Announcement, read_announcement, summary
-from controlplane.supervisor.background import ProcessStatus
-from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.layout import Layout
-from controlplane.supervisor.progress import Progress
-from controlplane.supervisor.services import Addresses
+
+if TYPE_CHECKING:
+    from controlplane.registry.replicas import Replica
+    from controlplane.supervisor.background import ProcessStatus
 
 HOST = "127.0.0.1"
 PORT = 8000
@@ -63,6 +58,9 @@ def start(
     a demo tenant with a key and a balance. Scripts read `.flashplane/up.json`. With --detach a
     product that runs already is proven to work and told of again.
     """
+    from controlplane.supervisor import background
+    from controlplane.supervisor.services import Addresses
+
     settings = Settings()
     addresses = Addresses(host, port, admin_port, worker_port)
     if detach:
@@ -75,6 +73,9 @@ def start(
         running = background.join_running(layout, addresses, fresh=fresh)
         _tell_ready(running or background.start_detached(layout, arguments, typer.echo))
         return
+    from controlplane.supervisor import up
+    from controlplane.supervisor.progress import Progress
+
     up.run(
         settings,
         up.Options(addresses, max_model_len, fresh),
@@ -86,6 +87,8 @@ def start(
 
 def stop() -> None:
     """Stop what `flashplane up` started, in order; nothing is lost."""
+    from controlplane.supervisor import background
+
     layout = Layout(Settings().data_dir.absolute())
     if background.stop_running(layout, typer.echo):
         typer.echo("Stopped.")
@@ -100,6 +103,8 @@ def status(
 
     The exit code is 0 when everything runs and the books are exact, else 1.
     """
+    from controlplane.supervisor import background
+
     settings = Settings()
     layout = Layout(settings.data_dir.absolute())
     processes = background.process_statuses(layout)
@@ -118,6 +123,8 @@ def status(
 
 
 def _tell_ready(announcement: Announcement) -> None:
+    from controlplane.supervisor.services import MODEL
+
     typer.echo(summary(announcement, MODEL))
 
 
@@ -125,7 +132,12 @@ def _tell_nothing(announcement: Announcement) -> None:
     pass
 
 
-def _replicas(redis_url: str) -> list[Replica]:
+def _replicas(redis_url: str) -> "list[Replica]":
+    import redis
+
+    from controlplane.registry.replicas import read
+    from controlplane.store import open_store
+
     with open_store(redis_url) as store:
         try:
             return read(store, time.time())
@@ -142,7 +154,9 @@ def _books(settings: Settings) -> str:
     return BOOKS_EXACT if not report["violations"] else "; ".join(map(str, report["violations"]))
 
 
-def _status_json(processes: list[ProcessStatus], replicas: list[Replica], books: str) -> str:
+def _status_json(processes: "list[ProcessStatus]", replicas: "list[Replica]", books: str) -> str:
+    import msgspec
+
     return json.dumps(
         {
             "processes": [asdict(process) for process in processes],
@@ -154,9 +168,9 @@ def _status_json(processes: list[ProcessStatus], replicas: list[Replica], books:
 
 
 def _print_status(
-    processes: list[ProcessStatus],
+    processes: "list[ProcessStatus]",
     announcement: Announcement | None,
-    replicas: list[Replica],
+    replicas: "list[Replica]",
     books: str,
 ) -> None:
     urls = {}

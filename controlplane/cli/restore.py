@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from msgspec import structs
-from sqlalchemy import Engine
-from sqlalchemy.orm import sessionmaker
 
 from controlplane import log
-from controlplane.billing.restoring.restore import Restored, restore
 from controlplane.cli.output import AsJson
-from controlplane.db import open_engine, session_factory
 from controlplane.errors import StartupError
 from controlplane.settings import Settings
-from controlplane.usage.journal import JournalDir
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from controlplane.billing.restoring.restore import Restored
 
 Journals = Annotated[
     list[Path],
@@ -67,6 +67,9 @@ def restore_database(
     often. Requests alone come back; prices, customers and GPU time since the dump do not. The exit
     code is 1 when the books are not exact, or something was set aside or cannot be read.
     """
+    from controlplane.db import open_engine
+    from controlplane.usage.journal import JournalDir
+
     settings = Settings()
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database that was restored from a dump.")
@@ -85,8 +88,13 @@ def restore_database(
 
 
 def _restore(
-    engine: Engine, folders: Sequence[Path], engine_files: Sequence[Path], *, dry_run: bool
-) -> Restored:
+    engine: "Engine", folders: Sequence[Path], engine_files: Sequence[Path], *, dry_run: bool
+) -> "Restored":
+    from sqlalchemy.orm import sessionmaker
+
+    from controlplane.billing.restoring.restore import restore
+    from controlplane.db import session_factory
+
     if not dry_run:
         return restore(session_factory(engine), folders=folders, engine_files=engine_files)
     with engine.connect() as connection, connection.begin() as everything:
@@ -98,13 +106,13 @@ def _restore(
     return done
 
 
-def _json(done: Restored) -> str:
+def _json(done: "Restored") -> str:
     aside = [asdict(it) | {"usage": structs.asdict(it.usage)} for it in done.set_aside]
     told = asdict(done) | {"set_aside": aside}
     return msgspec.json.encode(told, enc_hook=str).decode()
 
 
-def _words(done: Restored, *, dry_run: bool) -> str:
+def _words(done: "Restored", *, dry_run: bool) -> str:
     lines = ["This was a dry run: nothing is changed."] if dry_run else []
     lines += [
         f"billed again: {done.billed:,} requests",

@@ -1,22 +1,21 @@
 """`flashplane gateway | api | jobs | beat | operator | migrate`: a process each, as in a cluster.
 
-The web apps are imported by the command that serves them: the other commands stay quick.
+What a command alone needs is imported by that command: the others stay quick.
 """
 
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
-from starlette.types import ASGIApp
 
-from controlplane import log, schema
+from controlplane import log
 from controlplane.errors import StartupError
-from controlplane.gateway.protocol import BoundedHeadProtocol
 from controlplane.settings import Settings
-from controlplane.supervisor.services import beat_command, jobs_command
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
@@ -72,6 +71,8 @@ def api(host: Host = "127.0.0.1", port: Port = 8001) -> None:
 
 def jobs() -> None:
     """Run what is due: settle usage, release what dead gateways held."""
+    from controlplane.supervisor.services import jobs_command
+
     complete_settings()
     command = jobs_command()
     os.execv(command[0], command)
@@ -83,6 +84,8 @@ def beat(
     ] = Path(".flashplane/beat/schedule"),
 ) -> None:
     """Tick: tell `flashplane jobs` what is due. Run exactly one."""
+    from controlplane.supervisor.services import beat_command
+
     complete_settings()
     command = beat_command(schedule)
     os.execv(command[0], command)
@@ -124,6 +127,8 @@ def migrate(
     upgrade that was interrupted goes on where it was. A ledger that says what the earlier revision
     cannot say is not taken back.
     """
+    from controlplane import schema
+
     settings = Settings()
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL to the database to migrate.")
@@ -155,7 +160,11 @@ def complete_settings() -> Settings:
     return settings
 
 
-def _serve(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
+def _serve(app: "ASGIApp", settings: Settings, host: str, port: int) -> None:
+    import uvicorn
+
+    from controlplane.gateway.protocol import BoundedHeadProtocol
+
     uvicorn.run(
         app,
         host=host,

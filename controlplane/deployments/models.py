@@ -80,6 +80,8 @@ class _Metered:
     `proven_ms` is the sum of its unbroken parts. `billed_ms` of it have been dealt with. The rate
     holds from `rated_from_ms` of them on, when `rated_p` had been dealt with:
     billed_p + waived_p = rated_p + floor(rate x (billed_ms - rated_from_ms) / 3.6M), always.
+    `held_p` is set aside for its next minutes, as part of the account's held sum: while it lives,
+    as much of them as the account covers.
     """
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # the object's uid in the cluster
@@ -98,12 +100,14 @@ class _Metered:
     waived_p: Mapped[int] = mapped_column(BalanceType, default=0)
     rated_from_ms: Mapped[int] = mapped_column(BigInteger, default=0)
     rated_p: Mapped[int] = mapped_column(BalanceType, default=0)
+    held_p: Mapped[int] = mapped_column(BalanceType, default=0)
 
 
 def _metered(table: str) -> tuple[CheckConstraint | Index, ...]:
     return (
         CheckConstraint("billed_ms BETWEEN 0 AND proven_ms", name="billed_is_proven"),
         CheckConstraint("billed_p >= 0 AND waived_p >= 0", name="sums"),
+        CheckConstraint("held_p >= 0", name="held_not_negative"),
         CheckConstraint("rated_from_ms BETWEEN 0 AND billed_ms", name="rate_is_of_its_life"),
         CheckConstraint(
             "billed_p + waived_p = rated_p"
@@ -111,6 +115,7 @@ def _metered(table: str) -> tuple[CheckConstraint | Index, ...]:
             name="exact_sum",
         ),
         Index(f"ix_{table}_unbilled", "id", postgresql_where=text("billed_ms < proven_ms")),
+        Index(f"ix_{table}_held", "tenant_id", postgresql_where=text("held_p > 0")),
         Index(f"ix_{table}_ended_at", "ended_at"),
         Index(f"ix_{table}_tenant_id_started_at", "tenant_id", "started_at"),
     )

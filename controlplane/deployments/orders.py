@@ -17,7 +17,7 @@ from controlplane.crd.base import Path
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.endpoint import GPUEndpointSpec
 from controlplane.crd.inference import InferenceDeploymentSpec
-from controlplane.deployments import rows, specs
+from controlplane.deployments import holdings, rows, specs
 from controlplane.deployments.models import Deployment, OfferedConfiguration
 from controlplane.deployments.quote import (
     Market,
@@ -237,7 +237,8 @@ def _require_money(
     session: Session, tenant_id: uuid.UUID | None, spec: Spec, *, but: uuid.UUID | None = None
 ) -> None:
     """Refuse what would be stopped at once: a first minute must be there, next to one of all else
-    that the tenant runs, `but` for one row. Starting up is free, so it is asked before."""
+    that the tenant runs, `but` for one row. Starting up is free, so it is asked before. What is
+    held for time ahead of what runs is there for its minute."""
     if tenant_id is None or specs.is_stopped(spec):
         return
     prices = market(session)
@@ -245,7 +246,8 @@ def _require_money(
     for row in rows.running(session, tenant_id=tenant_id):
         if row.id != but and not specs.is_stopped(other := specs.stored(row.path, row.spec)):
             least_p += _minute_p(other, prices)
-    if ledger.balance(session, tenant_id=tenant_id).available_p < least_p:
+    balance, held = holdings.balance(session, tenant_id=tenant_id)
+    if balance.available_p + held.gpu_p < least_p:
         raise InsufficientBalance(
             "The balance does not cover a minute of this and of what runs: top up first."
         )

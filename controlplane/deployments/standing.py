@@ -1,4 +1,5 @@
-"""Tells the operator in which namespaces nothing may run now. Called by `projection`.
+"""Tells the operator in which namespaces nothing may run now, and people why. Called by
+`projection` and the REST API.
 
 A row whose tenant has no money, or is suspended, is projected as stopped. Objects written by hand
 are never changed, so their namespace says it: by a label, which is there while it is so, and which
@@ -7,6 +8,7 @@ the operator reads as a stop of all that is there. It is written only where it d
 
 import logging
 import uuid
+from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -41,6 +43,29 @@ def tell(session: Session, cluster: Cluster) -> int:
     return changed
 
 
+def why_stopped(session: Session, rows: Sequence[Deployment]) -> dict[uuid.UUID, Suspension]:
+    """Return by id why deployments are stopped whatever their specs say; the others are left out.
+
+    Who writes an object by hand is not asked for money before: there the funds' end is the stop.
+    """
+    found = session.execute(
+        select(Deployment.id, Tenant.status)
+        .join(Tenant, Tenant.id == Deployment.tenant_id)
+        .outerjoin(FundState, FundState.tenant_id == Tenant.id)
+        .where(
+            Deployment.id.in_([row.id for row in rows]),
+            (Tenant.status == "suspended")
+            | Deployment.out_of_funds
+            | ((Deployment.managed == "external") & (FundState.level == "empty")),
+        )
+    )
+    return {row_id: _why(status) for row_id, status in found}
+
+
+def _why(status: str) -> Suspension:
+    return Suspension.TENANT if status == "suspended" else Suspension.FUNDS
+
+
 def _wanted(session: Session) -> dict[str, tuple[uuid.UUID, Suspension]]:
     """Return whose nothing may run in which namespaces, and why."""
     # Funds that are empty stay so until money comes in: what was stopped costs nothing any more.
@@ -54,13 +79,7 @@ def _wanted(session: Session) -> dict[str, tuple[uuid.UUID, Suspension]]:
             (Tenant.status == "suspended") | (FundState.level == "empty"),
         )
     )
-    return {
-        namespace: (
-            tenant_id,
-            Suspension.TENANT if status == "suspended" else Suspension.FUNDS,
-        )
-        for namespace, tenant_id, status in found
-    }
+    return {namespace: (tenant_id, _why(status)) for namespace, tenant_id, status in found}
 
 
 def _is_of(cluster: Cluster, name: str, tenant_id: uuid.UUID) -> bool:

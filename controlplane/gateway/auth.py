@@ -101,7 +101,7 @@ class Authenticator:
     async def _look_up(self, digest: bytes, token: str) -> Principal | None:
         # Believed from before the question was asked: the answer may be as old as that.
         believed_until = time.monotonic() + TTL_SECONDS
-        principal = await self._database.run(self._authenticate, token)
+        principal = await self._database.run_in_time(self._authenticate, token)
         if principal is None:
             self._cache.pop(digest, None)
         else:

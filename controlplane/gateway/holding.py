@@ -19,7 +19,8 @@ from controlplane.gateway.telemetry import HOLD_SECONDS
 
 MAX_BATCH = 200
 RELEASE_SECONDS = 1.0
-# A commit under way when its connection broke may land late, so its holds are looked for this long.
+# A commit under way when its batch failed may land late, so its holds are looked for this long from
+# the database's first answer on: all the while it is frozen, a commit can wait in it.
 DOUBT_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class HoldBatcher:
         self._database = database
         self._waiting: list[Waiting] = []
         self._arrival = asyncio.Event()
-        self._doubtful: dict[uuid.UUID, float] = {}  # until when
+        # Until when; None while the database has not answered since.
+        self._doubtful: dict[uuid.UUID, float | None] = {}
         self.is_replaced = False
 
     async def place(self, request: HoldRequest) -> HoldPlan:
@@ -67,11 +69,12 @@ class HoldBatcher:
 
     async def _place_batch(self, batch: list[Waiting]) -> None:
         try:
-            outcomes = await self._database.run(holds.place, [request for request, _ in batch])
+            outcomes = await self._database.run_in_time(
+                holds.place, [request for request, _ in batch]
+            )
         except Exception as error:
-            # The transaction may have committed before its connection broke.
-            until = time.monotonic() + DOUBT_SECONDS
-            self._doubtful.update((request.request_id, until) for request, _ in batch)
+            # The transaction may have committed before its connection broke, or commit yet.
+            self._doubtful.update((request.request_id, None) for request, _ in batch)
             self.is_replaced = self.is_replaced or isinstance(error, EpochClosed)
             for _, future in batch:
                 future.set_exception(error)
@@ -88,15 +91,15 @@ class HoldBatcher:
             await asyncio.sleep(RELEASE_SECONDS)
             if not self._doubtful:
                 continue
-            asked_at = time.monotonic()
+            asked, asked_at = dict(self._doubtful), time.monotonic()
             try:
-                released = await self._database.run(holds.release, list(self._doubtful))
+                released = await self._database.run(holds.release, list(asked))
             except Unavailable:
                 continue
-            self._doubtful = {
-                request_id: until
-                for request_id, until in self._doubtful.items()
-                if until > asked_at
-            }
+            for request_id, until in asked.items():
+                if until is None:
+                    self._doubtful[request_id] = time.monotonic() + DOUBT_SECONDS
+                elif until <= asked_at:
+                    del self._doubtful[request_id]
             if released:
                 _log.info("doubtful_holds_released", extra={"requests": released})

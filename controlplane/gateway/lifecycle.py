@@ -83,7 +83,11 @@ class Gateway:
             keep_seconds=settings.journal_keep_hours * 3600,
             reserve_bytes=settings.journal_min_free_bytes,
         )
-        self._database = Database(settings.database_url, pool_size=settings.database_pool_size)
+        self._database = Database(
+            settings.database_url,
+            pool_size=settings.database_pool_size,
+            timeout_seconds=settings.database_timeout_seconds,
+        )
         self._store = open_store(settings.redis_url)
         self._upstream = Upstream(
             first_byte_timeout_seconds=settings.upstream_first_byte_timeout_seconds,

@@ -70,7 +70,11 @@ TICK_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 _settings = Settings()
 _log = logging.getLogger(__name__)
-_policy = Policy(_settings.spot_credit_minutes, _settings.keep_volumes_hours)
+_policy = Policy(
+    spot_credit_minutes=_settings.spot_credit_minutes,
+    hold_seconds=_settings.gpu_hold_seconds,
+    keep_volumes_hours=_settings.keep_volumes_hours,
+)
 
 
 def broker_url(redis_url: str) -> str:

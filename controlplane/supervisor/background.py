@@ -26,13 +26,11 @@ from controlplane.supervisor.announcement import (
     announced_pids,
     read_announcement,
 )
-from controlplane.supervisor.demo import MODEL
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans, stop_pods
 from controlplane.supervisor.proof import Prover
-from controlplane.supervisor.services import Addresses
-from controlplane.supervisor.start import READY_SECONDS
+from controlplane.supervisor.services import MODEL, READY_SECONDS, Addresses
 
 POLL_SECONDS = 0.05
 # The sum of what every child may take to stop, and some.

@@ -19,10 +19,10 @@ from controlplane.pricing.drafts import SERVERLESS
 from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.local_cluster import CPU_TINY
 from controlplane.supervisor.secret_file import Secrets
+from controlplane.supervisor.services import MODEL
 from controlplane.tenants import keys, tenants
 from controlplane.tenants.models import AdminKey, ApiKey, Tenant
 
-MODEL = "deepseek-v4-flash"
 TENANT = "demo"
 KEY_NAME = "demo"
 BALANCE_USD = "100"

@@ -15,11 +15,15 @@ class Progress:
         self._console = console
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Tell how long the step took when it is done; on a terminal, that it is under way."""
+    def step(self, title: str, *, underway: str = "") -> Iterator[None]:
+        """Tell how long the step took when it is done; on a terminal, that it is under way.
+
+        Args:
+            underway: what to call it until it is done, where `title` would be untrue.
+        """
         started = time.monotonic()
         if self._console.is_terminal:
-            with self._console.status(title):
+            with self._console.status(underway or title):
                 yield
         else:
             yield

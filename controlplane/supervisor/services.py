@@ -17,6 +17,8 @@ from controlplane.supervisor.postgres import Postgres
 from controlplane.supervisor.service import Service
 from controlplane.supervisor.valkey import Valkey
 
+MODEL = "deepseek-v4-flash"  # the built-in engine's
+READY_SECONDS = 120.0  # what a child may take
 # Whoever takes customers' requests first, then those who work for it, then where they keep things.
 STOP_ORDER = ("gateway", "api", "beat", "jobs", "operator", "worker", "valkey", "postgres")
 # When its turn comes the gateway is gone: nobody waits for what still runs.

@@ -18,7 +18,7 @@ from controlplane.pricing.drafts import SERVERLESS
 from controlplane.processes.files import read_json, write_json
 from controlplane.settings import Settings, child_environment
 from controlplane.supervisor.announcement import Announcement
-from controlplane.supervisor.demo import MODEL, ensure_demo
+from controlplane.supervisor.demo import ensure_demo
 from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.given import check_database_url, check_redis_url
 from controlplane.supervisor.heartbeat import Heartbeat
@@ -29,6 +29,8 @@ from controlplane.supervisor.progress import Progress
 from controlplane.supervisor.proof import Prover
 from controlplane.supervisor.secret_file import Secrets, ensure_pepper
 from controlplane.supervisor.services import (
+    MODEL,
+    READY_SECONDS,
     Addresses,
     control_plane_services,
     operator_service,
@@ -39,8 +41,6 @@ from controlplane.supervisor.services import (
 from controlplane.supervisor.tree import Tree
 from controlplane.supervisor.unprivileged import needs_nobody, nobodys_folder, nobodys_programs
 from controlplane.supervisor.valkey import Valkey
-
-READY_SECONDS = 120.0
 
 
 @dataclass

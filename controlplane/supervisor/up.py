@@ -112,7 +112,7 @@ def _stop(start: Start, table: ProcessTable) -> None:
             continue
         if name == "worker":
             _settle_the_rest(start)
-        with start.progress.step(f"Stopped {name}"):
+        with start.progress.step(f"Stopped {name}", underway=f"Stopping {name}"):
             start.tree.stop(name)
         if name == "operator":  # it ends its pods, unless it was killed
             stop_pods(start.layout.pods, start.progress.say)

@@ -130,7 +130,8 @@ def rotate(
 ) -> tuple[ApiKey, str]:
     """Make the key that takes over from `key`, which lives on for `overlap` and not longer.
 
-    Name, project, scopes and expiry are the same. Two keys of one line live at most: what has been
+    Name, project, scopes, expiry and budgets are the same: what both spend while both live counts
+    in one budget. Two keys of one line live at most: what has been
     replaced is not replaced again.
 
     Raises:
@@ -153,6 +154,7 @@ def rotate(
         scopes=key.scopes,
         expires_at=key.expires_at,
     )
+    successor.first_id = key.line_id
     key.replaced_by_id = successor.id
     key.expires_at = min(now + overlap, key.expires_at or now + overlap)
     session.flush()

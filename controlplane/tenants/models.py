@@ -75,6 +75,13 @@ class ApiKey(Base):
     last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # The key that takes over from this one, which lives on for a while.
     replaced_by_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+    # The first key of its line, whose budgets it shares; None: this one.
+    first_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+
+    @property
+    def line_id(self) -> uuid.UUID:
+        """The first key of its line, which budgets name."""
+        return self.first_id or self.id
 
 
 class AdminKey(Base):

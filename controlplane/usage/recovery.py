@@ -9,6 +9,8 @@ import logging
 import shutil
 import uuid
 from collections.abc import Collection, Sequence
+from itertools import islice
+from pathlib import Path
 
 from sqlalchemy import Uuid, any_, bindparam, func, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,9 +19,9 @@ from controlplane.accounts import epochs
 from controlplane.accounts.models import Hold
 from controlplane.arrays import ArrayOf
 from controlplane.metrics import JOURNAL_DAMAGES
-from controlplane.usage import sink
+from controlplane.usage import segments, sink
 from controlplane.usage.journal import JournalDir
-from controlplane.usage.segments import SUFFIX, Replay, read
+from controlplane.usage.segments import SUFFIX, Damage
 from controlplane.usage.traces import Trace
 
 _HELD = select(Hold.request_id).where(
@@ -27,6 +29,8 @@ _HELD = select(Hold.request_id).where(
 )
 # A folder's name when the database does not know its epoch, or not all of its holds.
 FOREIGN = "foreign-"
+# Requests that have ended and are in memory at once.
+_BATCH = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -38,22 +42,16 @@ def recover(
 
     The caller owns `directory`, so whatever it holds was left by the dead.
     """
-    replays = {epoch_id: read(directory.folder(epoch_id)) for epoch_id in directory.epochs()}
-    for replay in replays.values():
-        _report(replay)
+    left = directory.epochs()
     with session_factory.begin() as session:
         # Two processes of one name and different folders must not close each other half-way.
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(gateway, 0))))
+        sink.by_index(session)
         dead = epochs.open_of(session, gateway)
-        ours = epochs.known(session, replays)
-        foreign = replays.keys() - ours
-        for epoch_id in ours:
-            traces = list(replays[epoch_id].traces.values())
-            unheld = _unheld(session, traces)
-            ready = [it for it in traces if it.opened.request_id not in unheld]
-            staged = sink.stage(session, ready)
-            _log.info("journal_replayed", extra={"epoch_id": str(epoch_id), "requests": staged})
-            if unheld:
+        ours = epochs.known(session, left)
+        foreign = set(left) - ours
+        for epoch_id in sorted(ours):
+            if not _stage(session, directory.folder(epoch_id), epoch_id):
                 foreign.add(epoch_id)
         for epoch_id in {*dead, *ours}:
             epochs.close(session, epoch_id)
@@ -72,23 +70,32 @@ def replay(session_factory: sessionmaker[Session], directory: JournalDir, gatewa
         epochs.close(session, epoch_id)
 
 
+def _stage(session: Session, folder: Path, epoch_id: uuid.UUID) -> bool:
+    """Stage what an epoch's journal tells; return whether the database had all of its holds."""
+    damages: list[Damage] = []
+    ends, staged, all_held = segments.ends(folder, damages=damages), 0, True
+    while batch := list(islice(ends, _BATCH)):
+        unheld = _unheld(session, batch)
+        staged += sink.stage(session, [it for it in batch if it.opened.request_id not in unheld])
+        all_held = all_held and not unheld
+    for damage in damages:
+        JOURNAL_DAMAGES.inc()
+        _log.error(
+            "journal_damaged",
+            extra={"segment": str(damage.segment), "offset_bytes": damage.offset_bytes},
+        )
+    _log.info("journal_replayed", extra={"epoch_id": str(epoch_id), "requests": staged})
+    return all_held
+
+
 def _unheld(session: Session, traces: Sequence[Trace]) -> set[uuid.UUID]:
     """Return the requests whose holds this database never had: it is from a dump, older than them.
 
     Staged, they would cost nothing; `flashplane restore` bills them.
     """
     request_ids = [it.opened.request_id for it in traces if it.opened.amount_p is not None]
-    held = session.scalars(_HELD, {"request_ids": request_ids})
-    return set(request_ids) - set(held) - sink.known(session, request_ids)
-
-
-def _report(replay: Replay) -> None:
-    for damage in replay.damages:
-        JOURNAL_DAMAGES.inc()
-        _log.error(
-            "journal_damaged",
-            extra={"segment": str(damage.segment), "offset_bytes": damage.offset_bytes},
-        )
+    unheld = set(request_ids).difference(session.scalars(_HELD, {"request_ids": request_ids}))
+    return unheld - sink.known(session, list(unheld)) if unheld else unheld
 
 
 def _clear(

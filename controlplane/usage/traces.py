@@ -49,6 +49,8 @@ def _highest(one: TokenUsage, other: TokenUsage) -> TokenUsage:
     An engine may tell of its cache only at the end: what was a miss until then becomes a hit, and
     both are never more than the prompt.
     """
+    if _only_grows(one, other):
+        return other
     hit, output = _sane(other.hit_tokens), _sane(other.output_tokens)
     prompt = max(one.hit_tokens + one.miss_tokens, _sane(hit + _sane(other.miss_tokens)))
     hit = max(one.hit_tokens, hit)
@@ -57,6 +59,17 @@ def _highest(one: TokenUsage, other: TokenUsage) -> TokenUsage:
         miss_tokens=prompt - hit,
         output_tokens=max(one.output_tokens, output),
         reasoning_tokens=max(one.reasoning_tokens, min(output, _sane(other.reasoning_tokens))),
+    )
+
+
+def _only_grows(one: TokenUsage, other: TokenUsage) -> bool:
+    """Whether `other` is sane and in no class below `one`, as it is all but always."""
+    return (
+        0 <= one.hit_tokens <= other.hit_tokens
+        and 0 <= one.miss_tokens <= other.miss_tokens
+        and one.output_tokens <= other.output_tokens <= _MAX_TOKENS
+        and one.reasoning_tokens <= other.reasoning_tokens <= other.output_tokens
+        and other.hit_tokens + other.miss_tokens <= _MAX_TOKENS
     )
 
 

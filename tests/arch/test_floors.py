@@ -21,7 +21,7 @@ HARD_FUNCTION_LINES = 60
 P90_FUNCTION_LINES = 30
 
 CONTROL_PLANE_ENTRY_POINTS = (
-    "controlplane.cli.main",
+    "controlplane.cli.commands",
     "controlplane.gateway.app",
     "controlplane.api.app",
     "controlplane.jobs.app",

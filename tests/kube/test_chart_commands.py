@@ -10,7 +10,7 @@ from support import helm
 from support.chart_values import MATRIX
 from support.helm import of_kind, pod_templates, render
 
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.settings import Settings
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from support.polling import until
 from support.release import NAMESPACE
 from typer.testing import CliRunner
 
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.cluster import NotFound
 from controlplane.crd.base import REPLICAS
 from controlplane.kube import Kube

@@ -30,7 +30,12 @@ BALANCE_IS_NOT_INCOME_LESS_USAGE = """
                              - g.waived_p), 0)
          FROM gpu_intervals AS g WHERE g.tenant_id = a.tenant_id)
 """
-HELD = "SELECT coalesce(sum(held_p), 0) FROM accounts"
+# What runs holds the money of its next minutes.
+HELD = """
+    SELECT (SELECT coalesce(sum(held_p), 0) FROM accounts)
+        - (SELECT coalesce(sum(held_p), 0) FROM gpu_intervals WHERE ended_at IS NULL)
+        - (SELECT coalesce(sum(held_p), 0) FROM volume_intervals WHERE ended_at IS NULL)
+"""
 OPEN_HOLDS = "SELECT count(*) FROM holds WHERE state = 'open'"
 STAGED = "SELECT count(*) FROM usage_staging"
 OVERSPENT = (
@@ -42,7 +47,7 @@ RULES = {
     "every transaction sums to zero": UNBALANCED,
     "a balance is the sum of its entries": BALANCE_IS_NOT_ENTRIES,
     "a balance is what came in less tokens x price": BALANCE_IS_NOT_INCOME_LESS_USAGE,
-    "nothing is held": HELD,
+    "nothing is held for requests or for what has ended": HELD,
     "no hold is open": OPEN_HOLDS,
     "nothing waits to be settled": STAGED,
     "nobody is overspent": OVERSPENT,

@@ -15,7 +15,7 @@ from support.shop import PEPPER, Customer, Shop
 from typer.testing import CliRunner, Result
 
 from controlplane.api.app import create_admin_app
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.settings import Settings
 from controlplane.tenants import keys
 

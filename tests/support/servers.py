@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from support.polling import until
 
 from controlplane.processes.process import spawn
@@ -34,6 +35,20 @@ class KillableServer:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop it, and all that it started, where they are: it is silent, but not gone."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        for one in (process, *process.children(recursive=True)):
+            one.send_signal(number)
 
 
 @contextmanager

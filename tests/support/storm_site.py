@@ -75,6 +75,12 @@ class Piece:
         self._process.wait()
         psutil.wait_procs(gone, 10)
 
+    @property
+    def pid(self) -> int:
+        """Of the process itself, once it was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def freeze(self) -> None:
         """Stop it where it is."""
         self._signal(signal.SIGSTOP)
@@ -102,8 +108,17 @@ class Piece:
 class Site:
     """All pieces by name, in the order in which they are started."""
 
-    def __init__(self, folder: Path, sockets: Path, *, gateways: int, workers: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sockets: Path,
+        *,
+        gateways: int,
+        workers: int,
+        settings: Mapping[str, str],
+    ) -> None:
         self.folder = folder
+        self._settings = settings
         self.postgres = Postgres(sockets / "pg", sockets, POSTGRES_OPTIONS)
         self.valkey = Valkey(sockets / "valkey-data", sockets)
         self.gateway_urls: dict[str, str] = {}
@@ -180,6 +195,7 @@ class Site:
                 FLASHPLANE_SHUTDOWN_GRACE_SECONDS="1",
                 FLASHPLANE_RESUME_PATIENCE_SECONDS="20",
                 FLASHPLANE_HOLD_SILENCE_SECONDS="0",
+                **self._settings,
             ),
         )
 
@@ -197,12 +213,12 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, *, gateways: int, workers: int) -> Iterator[Site]:
-    """A running site; nothing of it is left in the end."""
+def site(folder: Path, *, gateways: int, workers: int, **settings: str) -> Iterator[Site]:
+    """A running site, with more settings of its gateways; nothing of it is left in the end."""
     with ExitStack() as stack:
         # Sockets' paths must be short, whatever pytest's own folder is.
         sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="fps-", dir="/tmp"))
-        it = Site(folder, Path(sockets), gateways=gateways, workers=workers)
+        it = Site(folder, Path(sockets), gateways=gateways, workers=workers, settings=settings)
         try:
             it.start()
             with keeper(it):

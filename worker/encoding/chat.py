@@ -89,23 +89,21 @@ class ChatEncoding:
         Raises InvalidRequest, InvalidParameter. Slow for long text and for grammars: call it off
         the event loop.
         """
-        _refuse_unsupported(fields)
-        _check_schemas(fields)
-        body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
-        if "messages" in body:
-            body["messages"] = _as_system(body["messages"])
-        request = _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
-        rendered = self._encoding.render_conversation(request.conversation)
+        request = self._read(fields)
         top_p = request.inference_options.top_p
         named = isinstance(fields.get("tool_choice"), dict)
         one_call = named or fields.get("parallel_tool_calls") is False
         return ChatPrompt(
-            token_ids=self._tokenizer.encode_segments(_segments(rendered)),
+            token_ids=self._token_ids(request),
             thinking=request.conversation.thinking_mode,
             top_p=1.0 if top_p is None else top_p,
             grammar=self._grammars.compile(request, _parameters(fields), one_call=one_call),
             request=request,
         )
+
+    def prompt_ids(self, fields: Mapping[str, Any]) -> list[int]:
+        """The token ids that `encode` gives, without its grammar: for those who only read them."""
+        return self._token_ids(self._read(fields))
 
     def stream(self, prompt: ChatPrompt, *, response_id: str, model: str) -> ChatStream:
         """A parser for the answer to `prompt`."""
@@ -119,6 +117,18 @@ class ChatEncoding:
             reasoning=stage is not None and stage.starts_in_reasoning(),
             logprobs=prompt.request.inference_options.logprobs,
         )
+
+    def _read(self, fields: Mapping[str, Any]) -> recipe.ConversationRequest:
+        _refuse_unsupported(fields)
+        _check_schemas(fields)
+        body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
+        if "messages" in body:
+            body["messages"] = _as_system(body["messages"])
+        return _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
+
+    def _token_ids(self, request: recipe.ConversationRequest) -> list[int]:
+        rendered = self._encoding.render_conversation(request.conversation)
+        return self._tokenizer.encode_segments(_segments(rendered))
 
     def _effort(self, fields: Mapping[str, Any]) -> str:
         effort = fields.get("reasoning_effort")

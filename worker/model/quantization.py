@@ -62,3 +62,23 @@ def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     stored = (exponent + E8M0_BIAS).to(torch.uint8).view(torch.float8_e8m0fnu)
     factor = scales(stored).repeat_interleave(FP8_BLOCK, 0).repeat_interleave(FP8_BLOCK, 1)
     return (weight / factor[:rows, :columns]).to(torch.float8_e4m3fn), stored
+
+
+def quantise_fp4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [out, in] to packed e2m1 int8 [out, in/2], the low nibble the even input, and the
+    smallest power-of-two E8M0 scales [out, in/32] that avoid overflow. Halfway numbers go to the
+    even code. `in` must be a multiple of 32."""
+    blocks = torch.unflatten(weight, 1, (-1, FP4_BLOCK))
+    largest = blocks.abs().amax(-1).clamp(min=2.0**-100)
+    exponent = torch.ceil(torch.log2(largest / E2M1_VALUES[-1])).to(torch.int32)
+    stored = (exponent + E8M0_BIAS).to(torch.uint8).view(torch.float8_e8m0fnu)
+    size = (blocks / scales(stored).unsqueeze(-1)).abs().flatten(1)
+    # Numbers are 0 to 2 in steps of a half, to 4 in ones, to 6 in twos.
+    code = torch.where(
+        size < 2,
+        (2 * size).round(),
+        torch.where(size < 4, 2 + size.round(), 4 + (size / 2).round()),
+    )
+    code = code.clamp(max=7).to(torch.uint8) | ((weight < 0).to(torch.uint8) << 3)
+    low, high = torch.unflatten(code, 1, (-1, 2)).unbind(-1)
+    return (low | (high << 4)).view(torch.int8), stored

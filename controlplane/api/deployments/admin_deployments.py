@@ -3,6 +3,7 @@
 import uuid
 
 from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
 
 from controlplane.api.contract.route import Contract
 from controlplane.api.deployments.deployment_schemas import (
@@ -23,7 +24,7 @@ from controlplane.api.deployments.deployments import (
 from controlplane.api.deployments.gpu_schemas import DeploymentUsage, GpuConfigurationOut
 from controlplane.api.deps import Admin, AfterId, Db, Limit, OfTenant, State, page
 from controlplane.api.schemas import Page
-from controlplane.deployments import history, orders, rows
+from controlplane.deployments import history, orders, rows, standing
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.orders import Order
 
@@ -52,7 +53,7 @@ def create_deployment(
         response.status_code = 200
         return PreviewOut.of(order.path, orders.preview(session, order, state.terms))
     placed = orders.place(session, order, state.terms, idempotency_key=idempotency_key)
-    return DeploymentOut.of_all(placed)
+    return _told(session, placed)
 
 
 @router.get("/deployments")
@@ -65,13 +66,19 @@ def list_deployments(
 ) -> Page[DeploymentOut]:
     """List deployments that are not deleted, oldest first; externally managed ones too."""
     found = rows.listing(session, tenant_id=tenant_id, after=after, limit=limit + 1)
-    return page(found, limit, show=DeploymentOut.of_all, cursor=lambda row: row.id)
+    why = standing.why_stopped(session, found)
+    return page(
+        found,
+        limit,
+        show=lambda row: DeploymentOut.of_all(row, why.get(row.id)),
+        cursor=lambda row: row.id,
+    )
 
 
 @router.get("/deployments/{deployment_id}")
 def get_deployment(deployment_id: uuid.UUID, session: Db, admin: Admin) -> DeploymentOut:
     """Show a deployment, deleted ones too."""
-    return DeploymentOut.of_all(_any(session, deployment_id))
+    return _told(session, _any(session, deployment_id))
 
 
 @router.patch("/deployments/{deployment_id}")
@@ -80,13 +87,13 @@ def change_deployment(
 ) -> DeploymentOut:
     """Change a deployment's spec by a merge patch."""
     row = _any(session, deployment_id, to_change=True)
-    return DeploymentOut.of_all(orders.change(session, row, body.spec, by_tenant=False))
+    return _told(session, orders.change(session, row, body.spec, by_tenant=False))
 
 
 @router.delete("/deployments/{deployment_id}", status_code=202)
 def delete_deployment(deployment_id: uuid.UUID, session: Db, admin: Admin) -> DeploymentOut:
     """Delete a deployment: requests in flight finish, volumes go, its bill stays."""
-    return DeploymentOut.of_all(rows.delete(session, _any(session, deployment_id, to_change=True)))
+    return _told(session, rows.delete(session, _any(session, deployment_id, to_change=True)))
 
 
 @router.get("/deployments/{deployment_id}/events")
@@ -110,3 +117,7 @@ def get_usage(
 
 def _any(session: Db, deployment_id: uuid.UUID, *, to_change: bool = False) -> Deployment:
     return rows.get(session, deployment_id=deployment_id, tenant_id=None, to_change=to_change)
+
+
+def _told(session: Session, row: Deployment) -> DeploymentOut:
+    return DeploymentOut.of_all(row, standing.why_stopped(session, [row]).get(row.id))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from controlplane.api.schemas import Body
 from controlplane.crd.base import Name as ObjectName
-from controlplane.crd.base import Path
+from controlplane.crd.base import Path, Suspension
 from controlplane.crd.responsibility import RESPONSIBILITY
 from controlplane.deployments.history import Happening
 from controlplane.deployments.models import Deployment
@@ -75,7 +75,7 @@ class DeploymentOut(BaseModel):
     observed_generation: int
     phase: str
     model: str | None
-    stopped_because: Literal["insufficient_balance"] | None
+    stopped_because: Suspension | None
     refused_by_cluster: str | None
     status: dict[str, Any]
     responsibility: dict[str, str]
@@ -84,20 +84,20 @@ class DeploymentOut(BaseModel):
     deleted_at: datetime | None
 
     @classmethod
-    def of(cls, row: Deployment) -> Self:
+    def of(cls, row: Deployment, why_stopped: Suspension | None) -> Self:
         """Return what a tenant sees: not what replicas cost the platform."""
-        out = cls.of_all(row)
+        out = cls.of_all(row, why_stopped)
         status = {name: value for name, value in row.status.items() if name != "hourlyUsd"}
         return out.model_copy(update={"status": status})
 
     @classmethod
-    def of_all(cls, row: Deployment) -> Self:
+    def of_all(cls, row: Deployment, why_stopped: Suspension | None) -> Self:
         """Return what a platform admin sees."""
         columns = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         told = {
             "phase": row.status.get("phase", ""),
             "model": row.status.get("endpoint") or None,
-            "stopped_because": "insufficient_balance" if row.out_of_funds else None,
+            "stopped_because": why_stopped,
             "refused_by_cluster": row.refusal,
             "responsibility": _responsibility(Path(row.path)),
         }

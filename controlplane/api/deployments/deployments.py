@@ -4,6 +4,7 @@ import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from sqlalchemy.orm import Session
 
 from controlplane.api.contract.route import Contract
 from controlplane.api.deployments.deployment_schemas import (
@@ -23,7 +24,7 @@ from controlplane.api.deployments.gpu_schemas import (
 from controlplane.api.deps import AfterId, Db, Limit, State, Tenant, page
 from controlplane.api.schemas import Page
 from controlplane.crd.base import Path
-from controlplane.deployments import history, orders, rows
+from controlplane.deployments import history, orders, rows, standing
 from controlplane.deployments.models import Deployment
 from controlplane.deployments.orders import Order
 
@@ -65,7 +66,7 @@ def create_deployment(
         response.status_code = 200
         return PreviewOut.of(order.path, orders.preview(session, order, state.terms))
     placed = orders.place(session, order, state.terms, idempotency_key=idempotency_key)
-    return DeploymentOut.of(placed)
+    return _told(session, placed)
 
 
 @router.get("/deployments")
@@ -74,13 +75,19 @@ def list_deployments(
 ) -> Page[DeploymentOut]:
     """List deployments that are not deleted, oldest first."""
     found = rows.listing(session, tenant_id=tenant.tenant_id, after=after, limit=limit + 1)
-    return page(found, limit, show=DeploymentOut.of, cursor=lambda row: row.id)
+    why = standing.why_stopped(session, found)
+    return page(
+        found,
+        limit,
+        show=lambda row: DeploymentOut.of(row, why.get(row.id)),
+        cursor=lambda row: row.id,
+    )
 
 
 @router.get("/deployments/{deployment_id}")
 def get_deployment(deployment_id: uuid.UUID, session: Db, tenant: Tenant) -> DeploymentOut:
     """Show a deployment, deleted ones too."""
-    return DeploymentOut.of(_own(session, tenant, deployment_id))
+    return _told(session, _own(session, tenant, deployment_id))
 
 
 @router.patch("/deployments/{deployment_id}")
@@ -89,14 +96,14 @@ def change_deployment(
 ) -> DeploymentOut:
     """Change a deployment. What runs is replaced step by step, no stream is lost."""
     row = _own(session, tenant, deployment_id, to_change=True)
-    return DeploymentOut.of(orders.change(session, row, body.spec, by_tenant=True))
+    return _told(session, orders.change(session, row, body.spec, by_tenant=True))
 
 
 @router.delete("/deployments/{deployment_id}", status_code=202)
 def delete_deployment(deployment_id: uuid.UUID, session: Db, tenant: Tenant) -> DeploymentOut:
     """Delete a deployment: requests in flight finish, volumes go, its bill stays."""
     row = _own(session, tenant, deployment_id, to_change=True)
-    return DeploymentOut.of(rows.delete(session, row))
+    return _told(session, rows.delete(session, row))
 
 
 @router.get("/deployments/{deployment_id}/events")
@@ -124,8 +131,8 @@ def add_ssh_key(
 ) -> DeploymentOut:
     """Let a key into a bare endpoint; one of the same name is replaced."""
     row = _own(session, tenant, deployment_id, to_change=True)
-    return DeploymentOut.of(
-        orders.add_ssh_key(session, row, name=body.name, public_key=body.public_key)
+    return _told(
+        session, orders.add_ssh_key(session, row, name=body.name, public_key=body.public_key)
     )
 
 
@@ -135,7 +142,7 @@ def remove_ssh_key(
 ) -> DeploymentOut:
     """Take a key from a bare endpoint, which ends its sessions."""
     row = _own(session, tenant, deployment_id, to_change=True)
-    return DeploymentOut.of(orders.remove_ssh_key(session, row, name=name))
+    return _told(session, orders.remove_ssh_key(session, row, name=name))
 
 
 def configurations(session: Db) -> Page[GpuConfigurationOut]:
@@ -158,3 +165,7 @@ def _own(
     return rows.get(
         session, deployment_id=deployment_id, tenant_id=tenant.tenant_id, to_change=to_change
     )
+
+
+def _told(session: Session, row: Deployment) -> DeploymentOut:
+    return DeploymentOut.of(row, standing.why_stopped(session, [row]).get(row.id))

@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from controlplane.api.schemas import Body, Moment, Name, Usd
+from controlplane.amounts import Usd
+from controlplane.api.schemas import Body, Moment, Name
 from controlplane.deployments.history import Totals
 from controlplane.deployments.models import GpuInterval
 from controlplane.deployments.quote import Market, Offer

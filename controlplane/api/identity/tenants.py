@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header
 from controlplane.accounts import ledger, opening
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, page
-from controlplane.api.money.statements import BalanceOut, TopUpOut
+from controlplane.api.money.statements import AccountOut, BalanceOut, TopUpOut
 from controlplane.api.schemas import NewTenant, NewTopUp, Page, TenantOut, TenantStatus
+from controlplane.deployments import holdings
 from controlplane.money import p_to_usd, usd_to_p
 from controlplane.tenants import tenants
 
@@ -53,9 +54,9 @@ def set_tenant_status(
 
 
 @router.get("/{tenant_id}/balance")
-def get_balance(tenant_id: uuid.UUID, session: Db, admin: Admin) -> BalanceOut:
-    """Show a tenant's money."""
-    return BalanceOut.of(ledger.balance(session, tenant_id=tenant_id))
+def get_balance(tenant_id: uuid.UUID, session: Db, admin: Admin) -> AccountOut:
+    """Show a tenant's money, and what is held of it for what."""
+    return AccountOut.told(*holdings.balance(session, tenant_id=tenant_id))
 
 
 @router.post("/{tenant_id}/top-ups", status_code=201)

@@ -9,8 +9,8 @@ from controlplane.accounts import ledger
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import AfterId, AfterNumber, Db, Limit, Tenant, page
 from controlplane.api.money.statements import (
+    AccountOut,
     BalanceInfo,
-    BalanceOut,
     LedgerLineOut,
     ReceiptOut,
     UsageOut,
@@ -20,6 +20,7 @@ from controlplane.api.prices.price_schemas import CurrentPrice
 from controlplane.api.prices.prices import current_price
 from controlplane.api.schemas import Page
 from controlplane.billing.receipts import receipt
+from controlplane.deployments import holdings
 from controlplane.money import p_to_usd
 from controlplane.pricing import book
 from controlplane.pricing.drafts import SERVERLESS
@@ -44,9 +45,9 @@ def get_user_balance(session: Db, tenant: Tenant) -> UserBalance:
 
 
 @router.get("/v1/account")
-def get_account(session: Db, tenant: Tenant) -> BalanceOut:
-    """Show the account's money."""
-    return BalanceOut.of(ledger.balance(session, tenant_id=tenant.tenant_id))
+def get_account(session: Db, tenant: Tenant) -> AccountOut:
+    """Show the account's money, and what is held of it for what."""
+    return AccountOut.told(*holdings.balance(session, tenant_id=tenant.tenant_id))
 
 
 @router.get("/v1/account/prices")

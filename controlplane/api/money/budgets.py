@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from controlplane.accounts import budgets, limits
 from controlplane.accounts.limits import Period, Scope
+from controlplane.amounts import Usd
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, Tenant, page
-from controlplane.api.schemas import Body, Page, Usd
+from controlplane.api.schemas import Body, Page
 from controlplane.billing import budget_terms
 from controlplane.money import p_to_usd, usd_to_p
 from controlplane.tenants import tenants
@@ -40,7 +41,10 @@ class NewBudget(Body):
         default="month", description="Days and months are those of UTC; `total` never renews."
     )
     project_id: uuid.UUID | None = None
-    api_key_id: uuid.UUID | None = None
+    api_key_id: uuid.UUID | None = Field(
+        default=None,
+        description="This key and all that take over from it by rotation: they share the budget.",
+    )
     thresholds: Percents = Field(default_factory=lambda: list(budget_terms.THRESHOLDS))
 
 
@@ -58,7 +62,9 @@ class BudgetOut(BaseModel):
     tenant_id: uuid.UUID
     scope: Scope
     project_id: uuid.UUID | None
-    api_key_id: uuid.UUID | None
+    api_key_id: uuid.UUID | None = Field(
+        description="Of keys that took over from each other by rotation, the first."
+    )
     period: Period
     limit_usd: str
     limit_p: str

@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from controlplane.amounts import Usd
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import Admin, AfterId, Db, Limit, Tenant, page
-from controlplane.api.schemas import Body, Moment, Name, Page, Usd
+from controlplane.api.schemas import Body, Moment, Name, Page
 from controlplane.billing.commitments import promises
 from controlplane.deployments.commitments import Commitment
 from controlplane.money import p_to_usd, usd_to_p

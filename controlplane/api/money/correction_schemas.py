@@ -4,25 +4,15 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from controlplane.accounts.ledger import Balance
 from controlplane.accounts.models import LedgerTransaction
+from controlplane.amounts import SignedUsd, Usd
 from controlplane.api.money.statements import BalanceOut
-from controlplane.api.schemas import Body, Name, Usd
-from controlplane.money import p_to_usd, usd_to_p
+from controlplane.api.schemas import Body, Name
+from controlplane.money import p_to_usd
 
-
-def _is_amount(text: str) -> str:
-    usd_to_p(text)
-    return text
-
-
-SignedUsd = Annotated[
-    str,
-    StringConstraints(pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$"),
-    AfterValidator(_is_amount),
-]
 Reason = Annotated[Name, Field(description="kept in the ledger for ever, and shown to the tenant")]
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, StringConstraints
 
 from controlplane.accounts.models import LedgerTransaction
-from controlplane.api.schemas import Body, Name, Row, Usd
+from controlplane.amounts import Usd
+from controlplane.api.schemas import Body, Name, Row
 from controlplane.billing.invoices import paying
 from controlplane.billing.invoices.documents import Document
 from controlplane.billing.invoices.models import Invoice, InvoiceLine, InvoicePayment

@@ -12,13 +12,14 @@ from pydantic import BaseModel, Field
 from controlplane.accounts.ledger import Balance, LedgerLine
 from controlplane.api.schemas import Row
 from controlplane.billing.receipts import Receipt
+from controlplane.deployments.holdings import Held
 from controlplane.money import p_to_usd, rate_p_to_usd_per_million
 from controlplane.usage.models import UsageEvent
 
 
 class BalanceOut(BaseModel):
     """A tenant's money: what is there and how much of it was given, what is set aside for running
-    requests, what may be spent."""
+    requests and for the next minutes of what runs, what may be spent."""
 
     balance_usd: str
     balance_p: str
@@ -45,6 +46,44 @@ class BalanceOut(BaseModel):
             available_usd=p_to_usd(balance.available_p),
             available_p=str(balance.available_p),
         )
+
+
+class HeldOut(BaseModel):
+    """What the held money is for: together these are `held_usd`."""
+
+    requests_usd: str = Field(
+        description="for running requests: the most they can cost, until they end"
+    )
+    requests_p: str
+    gpu_usd: str = Field(
+        description="for the next minutes of replicas and bare GPUs: each minute is charged out of"
+        " it, then it is filled up again from what is available; what runs is stopped when it is"
+        " down to a minute"
+    )
+    gpu_p: str
+    storage_usd: str = Field(description="for the next hour of volumes")
+    storage_p: str
+
+    @classmethod
+    def of(cls, held: Held) -> Self:
+        return cls(
+            requests_usd=p_to_usd(held.requests_p),
+            requests_p=str(held.requests_p),
+            gpu_usd=p_to_usd(held.gpu_p),
+            gpu_p=str(held.gpu_p),
+            storage_usd=p_to_usd(held.storage_p),
+            storage_p=str(held.storage_p),
+        )
+
+
+class AccountOut(BalanceOut):
+    """A tenant's money, and what is held of it for what."""
+
+    held_for: HeldOut
+
+    @classmethod
+    def told(cls, balance: Balance, held: Held) -> Self:
+        return cls(**BalanceOut.of(balance).model_dump(), held_for=HeldOut.of(held))
 
 
 class TopUpOut(BaseModel):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from controlplane.api.schemas import Body, Moment, Name, Usd, UsdPerMillion
+from controlplane.amounts import Usd, UsdPerMillion
+from controlplane.api.schemas import Body, Moment, Name
 from controlplane.billing.repricing import Repriced, totals
 from controlplane.money import (
     p_to_usd,

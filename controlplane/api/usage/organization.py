@@ -5,21 +5,16 @@ tells of the tenant. Admins name the tenant.
 """
 
 import uuid
-from collections import defaultdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from controlplane.api.contract.route import Contract
 from controlplane.api.deps import Admin, Db, Tenant
+from controlplane.api.usage.organization_answers import usage_page
 from controlplane.api.usage.organization_queries import CostsQuery, UsageQuery
-from controlplane.api.usage.organization_schemas import (
-    CompletionsPage,
-    CompletionsUsage,
-    Costs,
-    CostsPage,
-)
+from controlplane.api.usage.organization_schemas import CompletionsPage, Costs, CostsPage
 from controlplane.billing.costs import costs
 from controlplane.tenants import tenants
 from controlplane.usage import rollups
@@ -30,10 +25,8 @@ admin_router = APIRouter(
 )
 
 
-@router.get("/usage/completions")
-def get_usage(
-    session: Db, tenant: Tenant, asked: Annotated[UsageQuery, Query()]
-) -> CompletionsPage:
+@router.get("/usage/completions", response_model=CompletionsPage)
+def get_usage(session: Db, tenant: Tenant, asked: Annotated[UsageQuery, Query()]) -> Response:
     """Show tokens and requests by minute, hour or day, by when requests started.
 
     Exact up to the last settled request, a second or two ago. Buckets are whole, in UTC; those
@@ -50,10 +43,10 @@ def get_costs(session: Db, tenant: Tenant, asked: Annotated[CostsQuery, Query()]
     return _costs(session, tenant.tenant_id, asked)
 
 
-@admin_router.get("/usage/completions")
+@admin_router.get("/usage/completions", response_model=CompletionsPage)
 def get_usage_of_tenant(
     tenant_id: uuid.UUID, session: Db, admin: Admin, asked: Annotated[UsageQuery, Query()]
-) -> CompletionsPage:
+) -> Response:
     """Show a tenant's tokens and requests, as it sees them itself."""
     tenants.get(session, tenant_id=tenant_id)
     return _usage(session, tenant_id, asked)
@@ -68,7 +61,7 @@ def get_costs_of_tenant(
     return _costs(session, tenant_id, asked)
 
 
-def _usage(session: Session, tenant_id: uuid.UUID, asked: UsageQuery) -> CompletionsPage:
+def _usage(session: Session, tenant_id: uuid.UUID, asked: UsageQuery) -> Response:
     window, groups = asked.window(), asked.groups
     found = rollups.sums(
         session,
@@ -79,10 +72,7 @@ def _usage(session: Session, tenant_id: uuid.UUID, asked: UsageQuery) -> Complet
         group_by=groups,
         filters=asked.filters,
     )
-    by_start = defaultdict(list)
-    for row in found:
-        by_start[row.bucket].append(CompletionsUsage.of(row, groups))
-    return CompletionsPage.of(window, by_start)
+    return Response(usage_page(window, found, groups), media_type="application/json")
 
 
 def _costs(session: Session, tenant_id: uuid.UUID, asked: CostsQuery) -> CostsPage:

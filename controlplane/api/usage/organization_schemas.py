@@ -1,15 +1,15 @@
 """What the organization's usage and costs look like: OpenAI's shapes, and exact sums beside them.
 
-Called by `organization`. OpenAI's clients read these; the fields that they do not know are ours.
+Called by `organization`, and by `organization_answers` for their fields. OpenAI's clients read
+these; the fields that they do not know are ours.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 
 from controlplane.api.usage.buckets import Window
 from controlplane.billing.costs import CostGroup
@@ -72,20 +72,6 @@ class CompletionsUsage(BaseModel):
     path: str | None = Field(default=None, description="serverless or dedicated")
     band: str | None = Field(default=None, description="the price's band of time at admission")
     thinking: bool | None = None
-
-    @classmethod
-    def of(cls, row: Row[Any], group_by: Iterable[str]) -> Self:
-        return cls(
-            input_tokens=row.hit_tokens + row.miss_tokens,
-            input_cached_tokens=row.hit_tokens,
-            input_uncached_tokens=row.miss_tokens,
-            output_tokens=row.output_tokens,
-            output_reasoning_tokens=row.reasoning_tokens,
-            num_model_requests=row.requests,
-            cost_usd=p_to_usd(row.charge_p),
-            cost_p=str(row.charge_p),
-            **{name: getattr(row, name) for name in group_by},
-        )
 
 
 class Amount(BaseModel):

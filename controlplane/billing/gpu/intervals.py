@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.billing.gpu import charges, lives
+from controlplane.billing.gpu.ticks import HOLD_MS
 from controlplane.crd.base import Path
 from controlplane.deployments.models import GpuInterval
 from controlplane.pricing import gpu
@@ -66,9 +67,9 @@ def extend(session: Session, proofs: Iterable[Lease], now: datetime) -> int:
     return len(by_id)
 
 
-def charge(session: Session, now: datetime, limit: int = 100) -> int:
-    """Charge at most `limit` replicas whose time is due; return how many were."""
-    return charges.charge(session, charges.GPU_TIME, now, limit)
+def charge(session: Session, now: datetime, *, ahead_ms: int = HOLD_MS, limit: int = 100) -> int:
+    """Charge and hold for at most `limit` replicas that are due; return how many changed."""
+    return charges.charge(session, charges.GPU_TIME, now, ahead_ms=ahead_ms, limit=limit)
 
 
 def _begin(session: Session, uid: uuid.UUID, proof: Lease, now: datetime) -> None:
@@ -107,6 +108,7 @@ def _begin(session: Session, uid: uuid.UUID, proof: Lease, now: datetime) -> Non
             waived_p=0,
             rated_from_ms=0,
             rated_p=0,
+            held_p=0,
         )
         .on_conflict_do_nothing()
     )

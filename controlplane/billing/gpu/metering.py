@@ -25,10 +25,12 @@ class Policy:
 
     Attributes:
         spot_credit_minutes: interrupted spot time of so many minutes at most costs nothing.
+        hold_seconds: what runs holds the money of so much time ahead.
         keep_volumes_hours: how long volumes outlive the money; at least 24, they are announced.
     """
 
     spot_credit_minutes: int
+    hold_seconds: int
     keep_volumes_hours: int
 
 
@@ -47,10 +49,11 @@ def write_down(store: Store, tick: Tick) -> None:
 
 
 def charge(tick: Tick, policy: Policy) -> None:
-    """Charge what is due, give back what the policy says, stop what cannot be paid on, and warn."""
-    while tick(lambda session: intervals.charge(session, datetime.now(UTC))):
+    """Charge and hold, give back what the policy says, stop what cannot be paid on, and warn."""
+    ahead_ms = policy.hold_seconds * 1000
+    while tick(lambda session: intervals.charge(session, datetime.now(UTC), ahead_ms=ahead_ms)):
         pass
-    while tick(lambda session: volumes.charge(session, datetime.now(UTC))):
+    while tick(lambda session: volumes.charge(session, datetime.now(UTC), ahead_ms=ahead_ms)):
         pass
     while tick(lambda session: dues.fall_due(session, datetime.now(UTC))):
         pass

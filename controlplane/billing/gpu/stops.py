@@ -25,7 +25,8 @@ def stop_broke(session: Session, now: datetime) -> int:
     """Stop the deployments of tenants whose balance is nearly used up; return how many.
 
     That is while it still covers a minute of all that runs: replicas finish requests, and cost, for
-    a while yet. Money held for requests counts, it may come back.
+    a while yet. What is held for requests does not count: it may be spent. What is held for time
+    ahead does, and that is minutes of it, in which requests end and it is filled up again.
     """
     broke = select(GpuInterval.deployment_id).where(
         *_recent(now),
@@ -66,12 +67,13 @@ def _broke(now: datetime) -> Select[uuid.UUID]:
         func.sum(rate_p * (_UNBILLED_MS + ahead_ms)) / MS_PER_HOUR,
         func.max(rate_p) * TICK_MS / MS_PER_HOUR,
     )
+    free_p = Account.balance_p + Account.credit_limit_p - Account.held_p
     return (
         select(GpuInterval.tenant_id)
         .join(Account, Account.tenant_id == GpuInterval.tenant_id)
         .where(*_recent(now))
-        .group_by(GpuInterval.tenant_id, Account.balance_p, Account.credit_limit_p)
-        .having(Account.balance_p + Account.credit_limit_p < func.floor(needed_p))
+        .group_by(GpuInterval.tenant_id, Account.balance_p, Account.credit_limit_p, Account.held_p)
+        .having(free_p + func.sum(GpuInterval.held_p) < func.floor(needed_p))
     )
 
 

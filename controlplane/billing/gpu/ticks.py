@@ -7,11 +7,13 @@ covers it.
 
 from dataclasses import dataclass
 
-from controlplane.pricing.rating import gpu_time_p
+from controlplane.pricing.rating import MS_PER_HOUR, gpu_time_p
 
 TICK_MS = 60_000
 # For how long time waits to be paid from money that is held for requests, and may come back.
 PATIENCE_MS = 3 * TICK_MS
+# A replica holds the money of so much of its life ahead, where nobody says otherwise.
+HOLD_MS = PATIENCE_MS
 # Keeps one tick inside one ledger entry, however long nobody billed.
 LONGEST_TICK_MS = 24 * 3_600_000
 
@@ -56,3 +58,8 @@ def tick(rate_p_per_hour: int, *, billed_ms: int, proven_ms: int, available_p: i
     due_p = gpu_time_p(rate_p_per_hour, to_ms) - gpu_time_p(rate_p_per_hour, billed_ms)
     charge_p = min(due_p, max(0, available_p))
     return Tick(billed_ms, to_ms, charge_p, due_p - charge_p)
+
+
+def ahead_p(rate_p_per_hour: int, ahead_ms: int) -> int:
+    """Return the most that any `ahead_ms` of a life cost, in p$: ceil(R x t / 3.6M)."""
+    return -(-rate_p_per_hour * ahead_ms // MS_PER_HOUR)

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.billing.gpu import charges, lives
+from controlplane.billing.gpu.ticks import HOLD_MS
 from controlplane.deployments.models import VolumeInterval
 from controlplane.pricing import storage
 from controlplane.registry import volumes
@@ -61,9 +62,9 @@ def extend(session: Session, proofs: Iterable[Volume], now: datetime) -> int:
     return len(by_id)
 
 
-def charge(session: Session, now: datetime, limit: int = 100) -> int:
-    """Charge at most `limit` volumes whose time is due; return how many were."""
-    return charges.charge(session, charges.STORAGE, now, limit)
+def charge(session: Session, now: datetime, *, ahead_ms: int = HOLD_MS, limit: int = 100) -> int:
+    """Charge and hold for at most `limit` volumes that are due; return how many changed."""
+    return charges.charge(session, charges.STORAGE, now, ahead_ms=ahead_ms, limit=limit)
 
 
 def _begin(session: Session, uid: uuid.UUID, proof: Volume, now: datetime) -> None:
@@ -98,6 +99,7 @@ def _begin(session: Session, uid: uuid.UUID, proof: Volume, now: datetime) -> No
             waived_p=0,
             rated_from_ms=0,
             rated_p=0,
+            held_p=0,
         )
         .on_conflict_do_nothing()
     )

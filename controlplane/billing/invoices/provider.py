@@ -7,12 +7,13 @@ import hashlib
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import ledger
 from controlplane.accounts.models import LedgerTransaction
+from controlplane.amounts import Usd
 from controlplane.billing.invoices import paying
 from controlplane.billing.invoices.models import PaymentEvent
 from controlplane.errors import Conflict
@@ -20,18 +21,6 @@ from controlplane.money import usd_to_p
 
 AUTHOR = "payment provider"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:event_id, 0))")
-
-
-def _is_amount(value: str) -> str:
-    usd_to_p(value)
-    return value
-
-
-_Usd = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$"),
-    AfterValidator(_is_amount),
-]
 
 
 class _Event(BaseModel):
@@ -43,7 +32,7 @@ class _Event(BaseModel):
         pattern=r"^[\x21-\x7e]+$",
         description="the provider's own id of the event: the same id again changes nothing",
     )
-    amount_usd: _Usd = Field(examples=["25.00"], description="what came in, tax included")
+    amount_usd: Usd = Field(examples=["25.00"], description="what came in, tax included")
 
 
 class TopUpPaid(_Event):

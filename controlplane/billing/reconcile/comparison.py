@@ -179,6 +179,7 @@ def _judge(
         Attempt(
             TokenUsage(it.hit_tokens, it.miss_tokens, it.output_tokens, it.reasoning_tokens),
             is_exact=it.finish_reason != INTERRUPTED,
+            took_over=it.resumed_tokens > 0,
         )
         for it in rows
     ]

@@ -28,6 +28,7 @@ class EngineJournal(Base):
 class WitnessedAttempt(Base):
     """One engine's word on one attempt at a request; tokens count from the answer's beginning.
 
+    `resumed_tokens` of its output were made by another engine, which this one took over from.
     `compared_at` is set once the request's bill has been held against it.
     """
 
@@ -48,6 +49,7 @@ class WitnessedAttempt(Base):
     miss_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    resumed_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     finish_reason: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     ended_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

@@ -20,10 +20,15 @@ WHOLE: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an engine said of one attempt. Not `is_exact`: it died, and had perhaps made more."""
+    """What an engine said of one attempt.
+
+    Not `is_exact`: it died, and had perhaps made more. `took_over`: another engine had begun the
+    answer, and had read the prompt with a cache of its own.
+    """
 
     usage: TokenUsage
     is_exact: bool = True
+    took_over: bool = False
 
 
 def witnessed(attempts: Sequence[Attempt]) -> TokenUsage:
@@ -67,7 +72,10 @@ def verdict(
 
 
 def _is_over(billed: TokenUsage, attempts: Sequence[Attempt], seen: TokenUsage) -> bool:
-    """More tokens than any engine made, or fewer of them from a cache than every engine found."""
+    """More tokens than any engine made, or fewer of them from a cache than every engine found.
+
+    The prompt is billed as the first engine told it, so of the cache nobody else can say anything.
+    """
     if not all(it.is_exact for it in attempts):
         return False
     longest = max(_prompt(it.usage) for it in attempts)
@@ -75,7 +83,11 @@ def _is_over(billed: TokenUsage, attempts: Sequence[Attempt], seen: TokenUsage) 
     return (
         _prompt(billed) > longest
         or billed.output_tokens > seen.output_tokens
-        or (_prompt(billed) == longest and billed.hit_tokens < found)
+        or (
+            _prompt(billed) == longest
+            and billed.hit_tokens < found
+            and not all(it.took_over for it in attempts)
+        )
     )
 
 

@@ -49,6 +49,7 @@ class _Attempt(msgspec.Struct):
     completion_tokens: Count
     reasoning_tokens: Count
     finish_reason: Text
+    resumed_tokens: Count = 0
 
 
 class _Page(msgspec.Struct):
@@ -183,6 +184,7 @@ def _row(replica: str, attempt: _Attempt) -> dict[str, object] | None:
         "miss_tokens": attempt.prompt_cache_miss_tokens,
         "output_tokens": attempt.completion_tokens,
         "reasoning_tokens": attempt.reasoning_tokens,
+        "resumed_tokens": attempt.resumed_tokens,
         "finish_reason": attempt.finish_reason,
         "started_at": _moment(attempt.started_us),
         "ended_at": _moment(attempt.ended_us),

@@ -55,6 +55,8 @@ _HOLD_COLUMNS = (
 )
 # Lives that began after the dump was made; whose they were the journal does not tell.
 _GATEWAY = "restored"
+# More than in service: nobody waits for these accounts.
+_SETTLED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +85,27 @@ def known(session: Session, request_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def settle_all(session: Session) -> None:
-    """Settle everything that is staged."""
-    while settlement.settle(session):
+    """Settle everything that is staged, in this transaction."""
+    sink.by_index(session)
+    while settlement.settle(session, _SETTLED_AT_ONCE):
         pass
 
 
 def replay(session: Session, batch: Sequence[Told]) -> Replayed:
     """Bill what is not billed yet, in this transaction."""
+    sink.by_index(session)
     request_ids = [it.trace.opened.request_id for it in batch]
     of_requests = {"request_ids": request_ids}
     desk = _Desk(session, batch)
     there = known(session, request_ids)
     held = set(session.scalars(_HELD, of_requests))
-    fresh, holds, aside = [], [], []
+    fresh, holds, aside, already_there = [], [], [], 0
     for told in batch:
         opened = told.trace.opened
         if opened.request_id in there:
+            already_there += 1
             continue
+        there.add(opened.request_id)  # a copy of a journal tells it again
         reason = desk.refuses(told, is_held=opened.request_id in held)
         if reason is not None:
             aside.append(SetAside(opened.request_id, opened.tenant_id, told.trace.usage, reason))
@@ -116,7 +122,7 @@ def replay(session: Session, batch: Sequence[Told]) -> Replayed:
         if reason := reasons.get(opened.request_id):
             aside.append(SetAside(opened.request_id, opened.tenant_id, trace.usage, reason))
     settled = sum(trace.opened.request_id not in reasons for trace in fresh)
-    return Replayed(settled, len(there), aside)
+    return Replayed(settled, already_there, aside)
 
 
 class _Desk:

@@ -6,10 +6,10 @@ the lost hour are not in them; what needs those is told.
 """
 
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Uuid, any_, bindparam, select
@@ -24,16 +24,16 @@ from controlplane.billing.books import check_books
 from controlplane.billing.reconcile import verdict
 from controlplane.billing.reconcile.models import WitnessedAttempt
 from controlplane.billing.reconcile.recovery import stage_witnessed
-from controlplane.billing.restoring import journals
-from controlplane.billing.restoring.journals import Attempt
+from controlplane.billing.restoring.journals import Attempt, Journals, engines
 from controlplane.billing.restoring.replay import SetAside, known, replay, settle_all
 from controlplane.usage.records import TokenUsage
 from controlplane.usage.segments import Damage
 
-BATCH = 250
+BATCH = 1000
 _HELD = select(Hold.request_id, Hold.epoch_id).where(
     Hold.request_id == any_(bindparam("request_ids", type_=ArrayOf(Uuid))), Hold.state == "open"
 )
+_WHOSE = "only an engine knows it, and not whose it was"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,20 +75,21 @@ def restore(
     # First: what it spends must not be promised to others.
     with sessions.begin() as session:
         settle_all(session)
-    found = journals.gateways(folders)
-    count = _Count()
-    for start in range(0, len(found.told), BATCH):
+    found, count = Journals(folders), _Count()
+    told = found.told()
+    while batch := list(islice(told, BATCH)):
         with sessions.begin() as session:
-            done = replay(session, found.told[start : start + BATCH])
+            done = replay(session, batch)
         count.billed += done.billed
         count.already_there += done.already_there
         count.set_aside += done.set_aside
     with sessions.begin() as session:
         for epoch_id in sorted(epochs.known(session, found.epoch_ids)):
             epochs.close(session, epoch_id)
-    told = {it.trace.opened.request_id for it in found.told}
-    attempts = (it for it in journals.engines(engine_files) if it.request_id not in told)
-    witnessed, orphans = _ask_engines(sessions, attempts)
+    # Of what is billed the database knows; of what is not, a gateway's word comes first.
+    aside = {it.request_id for it in count.set_aside}
+    untold = (it for it in engines(engine_files) if it[0].request_id not in aside)
+    witnessed, orphans = _ask_engines(sessions, untold)
     with sessions.begin() as session:
         books = check_books(session)
         hashed = ledger_hash(session)
@@ -104,29 +105,34 @@ def restore(
 
 
 def _ask_engines(
-    sessions: sessionmaker[Session], attempts: Iterator[Attempt]
+    sessions: sessionmaker[Session], attempts: Iterator[list[Attempt]]
 ) -> tuple[list[uuid.UUID], list[SetAside]]:
     """Bill what only engines know of where a hold says whose it was; return that, and the rest."""
-    of_request: dict[uuid.UUID, list[Attempt]] = defaultdict(list)
-    for attempt in attempts:
-        of_request[attempt.request_id].append(attempt)
-    with sessions.begin() as session:
-        unknown = of_request.keys() - known(session, list(of_request))
-        held = session.execute(_HELD, {"request_ids": list(unknown)})
-        epoch_of = {hold.request_id: hold.epoch_id for hold in held}
-        if epoch_of:
+    witnessed: list[uuid.UUID] = []
+    orphans: list[SetAside] = []
+    closing: set[uuid.UUID] = set()
+    while batch := list(islice(attempts, BATCH)):
+        of_request = {those[0].request_id: those for those in batch}
+        with sessions.begin() as session:
+            unknown = of_request.keys() - known(session, list(of_request))
+            held = session.execute(_HELD, {"request_ids": list(unknown)})
+            epoch_of = {hold.request_id: hold.epoch_id for hold in held}
             told = [_row(it) for request_id in epoch_of for it in of_request[request_id]]
-            session.execute(insert(WitnessedAttempt).on_conflict_do_nothing(), told)
+            if told:
+                session.execute(insert(WitnessedAttempt).on_conflict_do_nothing(), told)
+        closing.update(epoch_of.values())
+        witnessed += sorted(epoch_of)
+        orphans += (
+            SetAside(it, None, _usage(of_request[it]), _WHOSE)
+            for it in sorted(unknown - epoch_of.keys())
+        )
+    with sessions.begin() as session:
         # Their gateways' journals are lost: nothing else will come of these lives.
-        for epoch_id in sorted(set(epoch_of.values())):
+        for epoch_id in sorted(closing):
             epochs.close(session, epoch_id)
         while stage_witnessed(session):
             settle_all(session)
-    orphans = [
-        SetAside(it, None, _usage(of_request[it]), "only an engine knows it, and not whose it was")
-        for it in sorted(unknown - epoch_of.keys())
-    ]
-    return sorted(epoch_of), orphans
+    return witnessed, orphans
 
 
 def _usage(attempts: Sequence[Attempt]) -> TokenUsage:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controlplane.cluster import Object
-from controlplane.crd.base import OWNER_LABEL
+from controlplane.crd.base import OWNER_LABEL, SUSPENDED_LABEL
 from controlplane.crd.configuration import GPUConfiguration
 from controlplane.crd.inference import InferenceDeployment
 from controlplane.crd.replica import Replica
@@ -131,10 +131,15 @@ class DeploymentRounds:
                 deployment,
                 self._replicas(key),
                 now,
+                suspended=self._is_suspended(deployment.namespace),
                 start_seconds=memory.expected_start_seconds if memory else START_SECONDS,
                 max_model_len=memory.max_model_len if memory else 0,
             )
         return told
+
+    def _is_suspended(self, namespace: str) -> bool:
+        body = self.caches.namespaces.body("", namespace)
+        return body is not None and SUSPENDED_LABEL in body["metadata"].get("labels", {})
 
     def _observed(
         self, deployment: InferenceDeployment, replicas: tuple[Replica, ...], now: float

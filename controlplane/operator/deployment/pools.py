@@ -23,6 +23,7 @@ def pool_record(
     replicas: Sequence[Replica],
     now: float,
     *,
+    suspended: bool,
     start_seconds: float,
     max_model_len: int,
 ) -> Pool:
@@ -30,12 +31,13 @@ def pool_record(
 
     Args:
         replicas: its own.
+        suspended: nothing may run in its namespace.
         start_seconds: how long a start takes.
         max_model_len: the context planned for replicas, told while none serves; 0: unknown.
     """
     spec, status = deployment.spec, deployment.status
     serving = [it for it in replicas if it.status.phase is Phase.SERVING and not is_leaving(it)]
-    startable = _startable(deployment, now)
+    startable = not suspended and _startable(deployment, now)
     return Pool(
         name=deployment.key,
         model=status.endpoint,

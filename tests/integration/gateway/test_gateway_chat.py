@@ -5,8 +5,7 @@ import json
 import pytest
 from support.engine import Engine, Plan, usage
 from support.gateway import HIT_RATE_P, MISS_RATE_P, MODEL, OUTPUT_RATE_P, World
-
-from controlplane.usage.segments import read
+from support.replaying import read
 
 HELLO = [{"role": "user", "content": "Hello"}]
 ANSWER = Plan(reasoning=["Let", " me"], prompt_tokens=30, hit_tokens=20)

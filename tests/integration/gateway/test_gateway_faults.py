@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,7 @@ from controlplane.accounts.models import GatewayEpoch
 from controlplane.errors import StartupError
 from controlplane.gateway.app import create_app
 from controlplane.gateway.polling import POLL_SECONDS
-from controlplane.schema import upgrade
 from controlplane.settings import Settings
-from controlplane.supervisor.postgres import Postgres
 from controlplane.supervisor.valkey import Valkey
 
 BODY: dict[str, Any] = {
@@ -45,17 +42,6 @@ def idle_world(
     with make_world(database_url, redis_url, tmp_path / "journal") as world:
         world.publish(engine.url)
         yield world
-
-
-@pytest.fixture
-def postgres_to_kill(server_folder: Path, tmp_path: Path) -> Iterator[tuple[KillableServer, str]]:
-    """A migrated PostgreSQL of this test alone and its URL."""
-    sockets = Path(tempfile.mkdtemp(dir=server_folder))
-    postgres = Postgres(sockets / "data", sockets, {"fsync": "off"})
-    with killable(postgres, tmp_path / "postgres.log") as server:
-        postgres.ensure_database()
-        upgrade(postgres.url())
-        yield server, postgres.url()
 
 
 async def read_some(http: httpx.AsyncClient, read: int, when_read: asyncio.Event) -> list[str]:

@@ -118,7 +118,7 @@ async def test_a_tenants_keys_stop_within_a_second(world: World, key: str, way: 
 
 
 async def test_the_last_use_of_a_key_is_told_off_the_requests_way(world: World, key: str) -> None:
-    database = Database(world.settings.database_url, pool_size=1)
+    database = Database(world.settings.database_url, pool_size=1, timeout_seconds=10)
     authenticator = Authenticator(database, PEPPER.encode())
     used = []
     for _ in range(2):

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.replaying import read
 from support.shop import GATEWAY, Shop, cost_p
 
 from controlplane.usage import events
 from controlplane.usage.journal import JournalDir
 from controlplane.usage.records import TokenUsage
 from controlplane.usage.recovery import recover
-from controlplane.usage.segments import read
 
 # Writes ever higher usage of one request and tells each figure after it was written.
 WRITER = """

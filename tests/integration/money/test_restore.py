@@ -1,5 +1,6 @@
 """A dump and the journals since give the ledger back to the last picodollar."""
 
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from controlplane.accounts import epochs
 from controlplane.accounts.corrections import grant
 from controlplane.accounts.ledger_hash import ledger_hash
 from controlplane.billing.restoring.restore import Restored, restore
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.db import open_engine, session_factory
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.models import UsageEvent
@@ -168,6 +169,14 @@ async def test_restoring_twice_changes_nothing(shop: Shop, tmp_path: Path) -> No
     assert (done.billed, done.already_there) == (0, 35)
     assert done.ledger.sha256 == lost.sha256
     assert done.violations == []
+
+
+async def test_a_copy_of_a_journal_changes_nothing(shop: Shop, tmp_path: Path) -> None:
+    lost = await lose(shop, tmp_path)
+    copy = shutil.copytree(lost.folders[0], tmp_path / "copy")
+    done = again(Lost(lost.dump_url, [*lost.folders, copy], lost.sha256))
+    assert (done.billed, done.set_aside, done.violations) == (27, [], [])
+    assert done.ledger.sha256 == lost.sha256
 
 
 async def test_a_start_before_the_restore_hides_nothing(shop: Shop, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"

@@ -1,7 +1,7 @@
 """Budgets on a real database: what they refuse, what they count, and what they tell."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text, update
@@ -54,6 +54,41 @@ def test_a_budget_is_as_hard_as_a_balance(shop: Shop) -> None:
     outcomes = shop.place(*(shop.request(customer, exact_prompt=True) for _ in range(3)))
     assert [type(outcome) for outcome in outcomes] == [HoldPlan, HoldPlan, BudgetExceeded]
     assert the_budget(shop, customer).available_p == 0
+    assert shop.books().violations == []
+
+
+def rotated(shop: Shop, customer: Customer) -> Customer:
+    with shop.sessions.begin() as session:
+        old = keys.get(session, key_id=customer.api_key_id, to_change=True)
+        key, token = keys.rotate(session, b"pepper", key=old, overlap=timedelta(hours=1))
+        return Customer(customer.tenant_id, key.project_id, key.id, token)
+
+
+def test_keys_of_one_line_share_one_budget(shop: Shop) -> None:
+    first = shop.customer(10**12)
+    set_budget(shop, first, 3 * ONE_HOLD_P, api_key_id=first.api_key_id)
+    use(shop, first)
+    second = rotated(shop, first)
+    third = rotated(shop, second)
+    shop.hold(second)
+    outcomes = shop.place(
+        *(shop.request(who, exact_prompt=True) for who in (third, first, second)),
+    )
+    assert [type(outcome) for outcome in outcomes] == [HoldPlan, BudgetExceeded, BudgetExceeded]
+    assert the_budget(shop, first).available_p == 0
+    assert shop.books().violations == []
+
+
+def test_a_budget_of_a_key_that_took_over_counts_what_the_line_spent(shop: Shop) -> None:
+    first = shop.customer(10**12)
+    use(shop, first)
+    second = rotated(shop, first)
+    shop.hold(first)
+    limit = set_budget(shop, second, 10 * ONE_HOLD_P, api_key_id=second.api_key_id)
+    assert (limit.api_key_id, limit.spent_p) == (first.api_key_id, cost_p(USAGE))
+    assert limit.held_p > 0
+    with pytest.raises(Conflict):
+        set_budget(shop, first, 1, api_key_id=first.api_key_id)
     assert shop.books().violations == []
 
 

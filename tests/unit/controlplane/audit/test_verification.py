@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from controlplane.audit import anchors
 from controlplane.audit.chain import record
 from controlplane.audit.verification import verify
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 
 EVENTS = 6
 

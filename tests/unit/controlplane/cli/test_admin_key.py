@@ -5,7 +5,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from controlplane.api.app import create_admin_app
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.settings import Settings
 
 PEPPER = "pepper of this test"

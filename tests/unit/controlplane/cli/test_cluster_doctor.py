@@ -3,12 +3,11 @@
 import json
 from typing import Any
 
-import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from controlplane.cli import cluster_doctor as doctor
-from controlplane.cli.main import app
+from controlplane.cli.commands import app
 from controlplane.crd.base import timestamp
 
 NOW = 1_800_000_000.0
@@ -100,26 +99,6 @@ def test_deployments_in_trouble_are_named_with_their_reason() -> None:
     finding = doctor.owners("InferenceDeployment", [bad])
     assert (finding.ok, finding.detail) == (False, "fp-acme/flash (QuotaExceeded)")
     assert doctor.owners("InferenceDeployment", []).ok
-
-
-def test_a_current_database_is_told_from_an_older_one(database_url: str) -> None:
-    assert doctor.database(database_url).detail == "reachable, its schema is current"
-    with psycopg.connect(database_url) as connection:
-        connection.execute("DELETE FROM alembic_version")
-    finding = doctor.database(database_url)
-    assert (finding.ok, "will be migrated" in finding.detail) == (True, True)
-
-
-def test_a_database_of_a_newer_version_is_a_fault(database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    finding = doctor.database(database_url)
-    assert (finding.ok, "9999" in finding.fix) == (False, True)
-
-
-def test_servers_that_do_not_answer_are_faults() -> None:
-    assert not doctor.database("postgresql://127.0.0.1:1/none").ok
-    assert not doctor.store("redis://127.0.0.1:1/0").ok
 
 
 def test_without_credentials_the_doctor_says_so() -> None:

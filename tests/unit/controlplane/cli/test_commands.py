@@ -10,8 +10,8 @@ import pytest
 from support.ports import free_port
 from typer.testing import CliRunner, Result
 
+from controlplane.cli.commands import app
 from controlplane.cli.doctor import examine
-from controlplane.cli.main import app
 from controlplane.settings import Settings
 from controlplane.supervisor.ports import check_port
 
@@ -60,6 +60,7 @@ def test_help_teaches_with_examples(tmp_path: Path) -> None:
         *("gpu-prices list", "gpu-prices publish"),
         *("storage-prices list", "storage-prices publish"),
         *(f"invoices {it}" for it in ("list", "show", "preview", "download", "pay")),
+        *(f"rejected {it}" for it in ("list", "retry", "write-off")),
         *(f"credit {it}" for it in ("grant", "refund", "waive", "note", "adjust", "terms")),
     ],
 )

@@ -3,12 +3,14 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select
 from support.projecting import Projector
 from support.shop import Shop
 
 from controlplane.cluster import NAMESPACES
-from controlplane.crd.base import DEPLOYMENTS, SUSPENDED_LABEL, TENANT_LABEL
-from controlplane.deployments.models import FundState
+from controlplane.crd.base import DEPLOYMENTS, SUSPENDED_LABEL, TENANT_LABEL, Suspension
+from controlplane.deployments import standing
+from controlplane.deployments.models import Deployment, FundState
 from controlplane.local.objects import LocalCluster
 from controlplane.tenants import tenants
 
@@ -59,6 +61,14 @@ def set_status(projector: Projector, status: str) -> None:
         tenants.set_status(session, tenant_id=projector.customer.tenant_id, status=status)
 
 
+def stopped(projector: Projector) -> list[Suspension]:
+    """Why the deployments that there are are stopped whatever their specs say."""
+    with projector.shop.sessions.begin() as session:
+        rows = session.scalars(select(Deployment)).all()
+        assert len(rows) == 1
+        return list(standing.why_stopped(session, rows).values())
+
+
 def test_a_namespace_says_that_the_money_is_used_up_until_some_comes_in(
     projector: Projector,
 ) -> None:
@@ -71,6 +81,18 @@ def test_a_namespace_says_that_the_money_is_used_up_until_some_comes_in(
     sink(projector, "enough")
     assert [projector.project(), projector.project()] == [1, 0]
     assert labels(projector) == {TENANT_LABEL: str(projector.customer.tenant_id)}
+
+
+@pytest.mark.parametrize("why", sorted(Suspension))
+def test_an_object_written_by_hand_is_told_as_stopped_and_why(
+    projector: Projector, why: Suspension
+) -> None:
+    assert stopped(projector) == []
+    if why is Suspension.FUNDS:
+        sink(projector, "empty")
+    else:
+        set_status(projector, "suspended")
+    assert stopped(projector) == [why]
 
 
 def test_a_namespace_says_that_its_tenant_is_suspended(projector: Projector) -> None:

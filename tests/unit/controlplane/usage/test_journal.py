@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.replaying import read
 from support.shop import final, progress
 from support.tiny_disk import tiny_disk
 
@@ -16,7 +17,6 @@ from controlplane.db import uuid7
 from controlplane.errors import StartupError
 from controlplane.usage.journal import Journal, JournalDir, JournalFull
 from controlplane.usage.records import Opened, TokenUsage
-from controlplane.usage.segments import read
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ import time
 import uuid
 from pathlib import Path
 
+from support.replaying import read
 from support.shop import final
 
 from controlplane.db import uuid7
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.kept import FOLDER, Kept
 from controlplane.usage.records import Opened, TokenUsage
-from controlplane.usage.segments import read, segment_path
+from controlplane.usage.segments import segment_path
 
 HOUR = 3600.0
 

@@ -11,7 +11,7 @@ from support.shop import GATEWAY, Customer, Shop, cost_p, final, progress
 from controlplane.accounts import epochs
 from controlplane.accounts.models import GatewayEpoch
 from controlplane.db import uuid7
-from controlplane.usage import events
+from controlplane.usage import events, recovery
 from controlplane.usage.journal import Journal, JournalDir
 from controlplane.usage.models import UsageEvent
 from controlplane.usage.records import TokenUsage
@@ -92,6 +92,23 @@ async def test_replaying_three_times_bills_once(
         shop.settle()
     assert shop.balance(customer).balance_p == 10**12 - cost_p(USAGE)
     assert shop.books().violations == []
+
+
+async def test_a_long_journal_is_staged_in_parts_and_whole(
+    shop: Shop, customer: Customer, directory: JournalDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_BATCH", 2)
+    journal = Journal(directory, shop.epoch_id)
+    for _ in range(5):
+        request_id = shop.hold(customer)
+        journal.append(shop.opened(customer, request_id))
+        await journal.final(final(request_id, USAGE))
+    await journal.close()
+    recovered(shop, directory)
+    shop.settle()
+    assert shop.balance(customer).balance_p == 10**12 - 5 * cost_p(USAGE)
+    assert shop.balance(customer).held_p == 0
+    assert directory.epochs() == []
 
 
 def test_a_hold_without_a_journal_is_waived(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.replaying import read
 from support.shop import final, progress
 
 from controlplane.usage.records import Opened, TokenUsage
-from controlplane.usage.segments import frame, read, segment_path
+from controlplane.usage.segments import Damage, ends, frame, segment_path
 
 
 def opened(request_id: uuid.UUID) -> Opened:
@@ -25,6 +26,7 @@ def write(folder: Path, *segments: bytes) -> Path:
 
 ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
 FIRST = frame(opened(ONE)) + frame(progress(ONE, TokenUsage(1, 2, 3, 0)))
+DAMAGED = b"\1\0\0\0" + b"\1" * 100
 SECOND = frame(final(ONE, TokenUsage(1, 2, 9, 4), "length"))
 
 
@@ -33,6 +35,16 @@ def test_a_request_is_folded_across_segments(tmp_path: Path) -> None:
     assert replay.damages == []
     assert replay.traces[ONE].usage == TokenUsage(1, 2, 9, 4)
     assert replay.traces[ONE].finish_reason == "length"
+
+
+def test_a_request_is_told_when_its_end_is_read_and_not_before(tmp_path: Path) -> None:
+    folder = write(tmp_path / "j", FIRST + frame(opened(TWO)) + SECOND, DAMAGED)
+    damages: list[Damage] = []
+    told = ends(folder, damages=damages)
+    assert next(told).opened.request_id == ONE
+    assert damages == []
+    assert [(it.opened.request_id, it.finish_reason) for it in told] == [(TWO, None)]
+    assert len(damages) == 1
 
 
 def test_an_empty_folder_tells_nothing(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def told(
     ago: timedelta = timedelta(),
     replica: str = "replica-1",
     finish_reason: str = "stop",
+    resumed_tokens: int = 0,
 ) -> None:
     """Let an engine's journal be known to say `usage`."""
     with shop.sessions.begin() as session:
@@ -53,6 +54,7 @@ def told(
                 miss_tokens=usage.miss_tokens,
                 output_tokens=usage.output_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
+                resumed_tokens=resumed_tokens,
                 finish_reason=finish_reason,
                 started_at=now() - ago,
                 ended_at=now() - ago,
@@ -107,6 +109,15 @@ def test_an_engine_that_was_killed_is_heard_before_anybody_judges(
     assert compared(shop) == []
     with shop.sessions.begin() as session:
         assert report.report(session, since=now() - MINUTE, until=now()).waiting == 0
+
+
+def test_an_answer_that_moved_is_judged_without_the_engine_that_never_came_back(
+    shop: Shop, customer: Customer
+) -> None:
+    request_id = billed(shop, customer, TokenUsage(0, 3, 3, 0))
+    warm = TokenUsage(2, 1, 3, 0)
+    told(shop, request_id, warm, replica="replica-2", resumed_tokens=1)
+    assert compared(shop) == []
 
 
 def test_an_engine_that_stays_away_is_not_waited_for_long(shop: Shop, customer: Customer) -> None:

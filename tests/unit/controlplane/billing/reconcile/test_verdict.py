@@ -42,6 +42,15 @@ def test_an_answer_that_moved_is_billed_once_as_its_longest_attempt_tells() -> N
     assert verdict(TokenUsage(0, 30, 52, 0), "stop", [broke_off, went_on]) == "overbilled"
 
 
+def test_who_took_over_from_an_unheard_engine_says_nothing_of_that_ones_cache() -> None:
+    went_on = Attempt(TokenUsage(16, 14, 40, 0), took_over=True)
+    assert verdict(TokenUsage(0, 30, 40, 0), "stop", [went_on]) is None
+    assert verdict(TokenUsage(0, 31, 40, 0), "stop", [went_on]) == "overbilled"
+    assert verdict(TokenUsage(0, 30, 41, 0), "stop", [went_on]) == "overbilled"
+    began = Attempt(TokenUsage(8, 22, 12, 0))
+    assert verdict(TokenUsage(0, 30, 40, 0), "stop", [began, went_on]) == "overbilled"
+
+
 def test_a_dead_engine_may_have_made_more_than_it_wrote_down() -> None:
     last_written = Attempt(TokenUsage(0, 30, 12, 0), is_exact=False)
     assert verdict(TokenUsage(0, 30, 19, 0), "error", [last_written]) is None

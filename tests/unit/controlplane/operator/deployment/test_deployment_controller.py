@@ -6,8 +6,8 @@ import pytest
 from support.deployment_loop import TINY, DeploymentLoop
 from support.polling import until
 
-from controlplane.cluster import NAMESPACES, SERVICE_ACCOUNTS, NotFound
-from controlplane.crd.base import DEPLOYMENTS, REPLICAS, TENANT_LABEL
+from controlplane.cluster import NAMESPACES, SERVICE_ACCOUNTS, NotFound, Object
+from controlplane.crd.base import DEPLOYMENTS, REPLICAS, SUSPENDED_LABEL, TENANT_LABEL
 from controlplane.local.objects import LocalCluster
 from controlplane.operator.signals import Signals
 from controlplane.operator.tenants.reading import quota
@@ -38,6 +38,15 @@ def test_a_pool_at_zero_is_woken_by_a_held_request(loop: DeploymentLoop) -> None
     until(lambda: loop.serves("chat", 1), seconds=5, what="the first replica")
     told = loop.rounds.records()["fp/chat"]
     assert (told.phase, told.serving, told.eta_seconds) == ("Serving", 1, 0.0)
+
+
+def test_a_pool_where_nothing_may_run_is_not_told_as_startable(loop: DeploymentLoop) -> None:
+    loop.create("chat", scaling={"min": 0, "max": 2})
+    until(lambda: loop.condition("chat", "Ready") == ("True", "Idle"), seconds=5, what="idle")
+    mark: Object = {"metadata": {"labels": {SUSPENDED_LABEL: "insufficient_balance"}}}
+    loop.cluster.patch(NAMESPACES, "fp", mark)
+    until(lambda: not loop.rounds.records()["fp/chat"].startable, seconds=5, what="the pool's news")
+    assert loop.rounds.records()["fp/chat"].eta_seconds is None
 
 
 def test_a_replica_whose_object_cannot_be_read_keeps_its_slot(loop: DeploymentLoop) -> None:

@@ -2,6 +2,7 @@ import time
 
 from support.deployment_world import KEY, World, dedicated, spec
 
+from controlplane.crd.base import Suspension
 from controlplane.operator.deployment.pools import PoolPublisher, pool_record
 from controlplane.registry.pools import TABLE, Pool
 from controlplane.store import open_store
@@ -12,6 +13,7 @@ def told(world: World, *, start_seconds: float = 20.0) -> Pool:
         world.deployment,
         world.replicas,
         world.now,
+        suspended=bool(world.suspended),
         start_seconds=start_seconds,
         max_model_len=4096,
     )
@@ -54,6 +56,17 @@ def test_demand_starts_nothing_that_is_stopped_on_purpose() -> None:
     world.tick()
     assert not told(world).startable
     assert told(world).phase == "Stopped"
+
+
+def test_demand_starts_nothing_where_nothing_may_run() -> None:
+    world = World(spec())
+    world.suspended = Suspension.FUNDS
+    world.tick()
+    assert not told(world).startable
+    assert told(world).eta_seconds is None
+    world.suspended = ""
+    world.tick()
+    assert told(world).startable
 
 
 def test_pools_are_told_and_taken_back(redis_url: str) -> None:

@@ -69,6 +69,7 @@ def test_a_rotated_key_lives_on_for_the_overlap(owner: TestClient, shop: Shop) -
         old["scopes"],
         old["project_id"],
     )
+    assert new["line_id"] == old["line_id"] == old["id"]
     shown = owner.get(path).json()
     assert shown["replaced_by_id"] == new["id"]
     ends_in = datetime.fromisoformat(shown["expires_at"]) - datetime.now(UTC)

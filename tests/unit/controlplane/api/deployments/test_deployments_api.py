@@ -277,6 +277,19 @@ def test_one_without_money_says_so_and_starts_again_with_money(
     assert shop.books().violations == []
 
 
+def test_one_whose_tenant_is_suspended_says_so_to_admins(
+    account: TestClient, admin: TestClient, customer: Customer
+) -> None:
+    made = ordered(account)
+    path = f"/admin/v1/deployments/{made['id']}"
+    assert admin.get(path).json()["stopped_because"] is None
+    tenant = f"/admin/v1/tenants/{customer.tenant_id}"
+    assert admin.patch(tenant, json={"status": "suspended"}).status_code == 200
+    assert admin.get(path).json()["stopped_because"] == "tenant_suspended"
+    (listed,) = admin.get("/admin/v1/deployments").json()["data"]
+    assert listed["stopped_because"] == "tenant_suspended"
+
+
 def test_events_are_newest_first(shop: Shop, account: TestClient, customer: Customer) -> None:
     made = ordered(account)
     status = {
