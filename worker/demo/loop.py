@@ -7,6 +7,7 @@ seed alone; else as long as its minutes: where its last part begins is decided o
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,20 +66,37 @@ def train(
     kept."""
     for tensor in state.tensors.values():
         tensor.requires_grad_()
-    while state.last_step is None or state.step < state.last_step:
-        begun = time.monotonic()
-        chunk, number, rows = next(batches)
-        batch = on_device(
-            rows, vocabulary, preset.model, preset.sampled_rows, seed=_seed(state, chunk, number)
-        )
-        found, norm, share = _step(state, preset, batch, compute)
-        state.chunk, state.batch = chunk, number + 1
-        state.step += 1
-        state.tokens += batch.tokens
-        spent = time.monotonic() - begun
-        state.seconds += spent
-        _plan(state, preset)
-        told(_progress(state, batch, found, norm, share, spent))
+    with _sums_in_order(state):
+        while state.last_step is None or state.step < state.last_step:
+            begun = time.monotonic()
+            chunk, number, rows = next(batches)
+            batch = on_device(
+                rows,
+                vocabulary,
+                preset.model,
+                preset.sampled_rows,
+                seed=_seed(state, chunk, number),
+            )
+            found, norm, share = _step(state, preset, batch, compute)
+            state.chunk, state.batch = chunk, number + 1
+            state.step += 1
+            state.tokens += batch.tokens
+            spent = time.monotonic() - begun
+            state.seconds += spent
+            _plan(state, preset)
+            told(_progress(state, batch, found, norm, share, spent))
+
+
+@contextmanager
+def _sums_in_order(state: TrainingState) -> Iterator[None]:
+    """On a CPU, have threads add up gradients in an order of their own number alone."""
+    before = torch.are_deterministic_algorithms_enabled()
+    on_cpu = all(tensor.device.type == "cpu" for tensor in state.tensors.values())
+    torch.use_deterministic_algorithms(before or on_cpu)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def share_of_rate(state: TrainingState, preset: Preset) -> float:
