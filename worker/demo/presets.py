@@ -41,18 +41,20 @@ REDUCED_MODEL = replace(
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One training run. `step_tokens` are places in a step's rows, padding among them;
-    `known_examples` are counted for the vocabulary whose rows learn, `sampled_rows` stand for the
-    rest in each softmax. Learning rates are those of the plateau: `matrix_rate` for Muon (of the
-    root mean square of an update), `rate` for Adam (all else)."""
+    """One training run. `step_tokens` are places in a step's rows, padding among them.
+    `known_examples` are counted: rows of tokens that occur in them `least_count` times or more
+    learn, `most_known` at most; `sampled_rows` stand for the rest in each softmax. Learning rates
+    are those of the plateau: `matrix_rate` for Muon (of the root mean square of an update), `rate`
+    for Adam (all else)."""
 
     model: ModelConfig
     minutes: float
     step_tokens: int
     matrix_rate: float
     rate: float
-    known_examples: int = 20_000
+    known_examples: int = 60_000
     least_count: int = 5
+    most_known: int = 12_288
     sampled_rows: int = 2_048
     warmup_steps: int = 50
     decay_share: float = 0.3  # of the time, at its end, with falling rates

@@ -23,7 +23,6 @@ from worker.demo.vocabulary import frequent
 from worker.errors import ConfigError, WorkerError
 
 LOG = "log.jsonl"
-MOST_KNOWN = 8_192  # rows of the vocabulary that learn
 TOLD_EVERY_SECONDS = 10.0
 KEPT_EVERY_SECONDS = 120.0
 
@@ -81,8 +80,8 @@ def main(
 def _begun(
     name: str, chosen: Preset, documents: Documents, seed: int, device: str
 ) -> TrainingState:
-    seen = documents.documents(0, chosen.known_examples)
-    known = frequent((d.ids for d in seen), least=chosen.least_count, most=MOST_KNOWN)
+    counts = documents.counts(chosen.known_examples)
+    known = frequent(counts, least=chosen.least_count, most=chosen.most_known)
     state = begin(name, chosen, known, seed)
     state.tensors = {n: tensor.to(device) for n, tensor in state.tensors.items()}
     return state
