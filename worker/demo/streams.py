@@ -57,8 +57,9 @@ def doubly_stochastic(x: torch.Tensor, iterations: int, eps: float) -> torch.Ten
 def compile_mixes(on: bool) -> None:
     """Compile the mixes at their next call (half a minute, kept by torch), or run them as they
     stand. One process trains one model: the choice is the process's."""
-    plain = {"in": _mix_in, "out": _mix_out}
-    _mixes.update({n: torch.compile(f, dynamic=False) if on else f for n, f in plain.items()})
+    plain: dict[str, Callable[..., Any]] = {"in": _mix_in, "out": _mix_out}
+    for name, mix in plain.items():
+        _mixes[name] = torch.compile(mix, dynamic=False) if on else mix
 
 
 def _mix_in(
