@@ -32,7 +32,7 @@ def mix_out(
     """The next streams [B, T, n, D] from the sublayer's output y [B, T, D]: stream k is
     post_k y + sum_j comb_jk streams_j."""
     out: torch.Tensor = _mixes["out"](streams.flatten(0, 1), y.flatten(0, 1), post, comb)
-    return out.unflatten(0, streams.shape[:2])
+    return out.view_as(streams)
 
 
 def collapse(
