@@ -24,7 +24,7 @@ from worker.config import ModelConfig
 from worker.demo.parameters import ROWS, table
 from worker.demo.presets import preset
 from worker.demo.state import TrainingState, load
-from worker.demo.vocabulary import hash_table, random_rows
+from worker.demo.vocabulary import frozen_rows, hash_table
 from worker.errors import ConfigError, WorkerError
 from worker.model.quantization import quantise_fp4, quantise_fp8
 from worker.model.tiny import official_config, published, tokenizer_file, write_model
@@ -52,7 +52,7 @@ def install(content: bytes, directory: Path) -> None:
     config, tensors = _read(content)
     tokenizer = tokenizer_file()
     ids, learned = tensors.pop(IDS).long(), tensors.pop(ROWS)
-    rows = random_rows(config)
+    rows = frozen_rows(config)
     rows[ids] = learned
     tensors |= {"embed.weight": rows, "head.weight": rows.clone()}
     for layer, experts in enumerate(hash_table(config)):

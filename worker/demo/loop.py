@@ -18,7 +18,7 @@ from worker.demo.optimiser import step as descend
 from worker.demo.parameters import STEERED, initial, prepared
 from worker.demo.presets import Preset
 from worker.demo.state import TrainingState
-from worker.demo.vocabulary import hash_table, random_rows
+from worker.demo.vocabulary import frozen_rows, hash_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Progress:
 
 def begin(name: str, preset: Preset, known: list[int], seed: int) -> TrainingState:
     """The state before the first step."""
-    rows = random_rows(preset.model)[torch.tensor(known, dtype=torch.long)]
+    rows = frozen_rows(preset.model)[torch.tensor(known, dtype=torch.long)]
     return TrainingState(name, seed, known, initial(preset.model, rows, seed))
 
 
@@ -48,7 +48,7 @@ def candidates(state: TrainingState, preset: Preset, device: str) -> Candidates:
     known = torch.tensor(state.known, dtype=torch.long)
     place = torch.full((preset.model.vocab_size,), -1, dtype=torch.long)
     place[known] = torch.arange(len(known))
-    frozen, table = random_rows(preset.model), hash_table(preset.model)
+    frozen, table = frozen_rows(preset.model), hash_table(preset.model)
     return Candidates(*(t.to(device) for t in (known, place, frozen, table)))
 
 

@@ -41,18 +41,20 @@ REDUCED_MODEL = replace(
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One training run. `step_tokens` are places in a step's rows, padding among them;
-    `known_examples` are counted for the vocabulary whose rows learn, `sampled_rows` stand for the
-    rest in each softmax. Learning rates are those of the plateau: `matrix_rate` for Muon (of the
-    root mean square of an update), `rate` for Adam (all else)."""
+    """One training run. `step_tokens` are places in a step's rows, padding among them.
+    `known_examples` are counted: rows of tokens that occur in them `least_count` times or more
+    learn, `most_known` at most; `sampled_rows` stand for the rest in each softmax. Learning rates
+    are those of the plateau: `matrix_rate` for Muon (of the root mean square of an update), `rate`
+    for Adam (all else)."""
 
     model: ModelConfig
     minutes: float
     step_tokens: int
     matrix_rate: float
     rate: float
-    known_examples: int = 20_000
+    known_examples: int = 60_000
     least_count: int = 5
+    most_known: int = 12_288
     sampled_rows: int = 2_048
     warmup_steps: int = 50
     decay_share: float = 0.3  # of the time, at its end, with falling rates
@@ -67,8 +69,8 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     # One GPU, at most 25 minutes.
     "full": Preset(FULL_MODEL, 24.0, step_tokens=32_768, matrix_rate=0.003, rate=0.004),
-    # Two CPU cores, at most two and a half hours.
-    "reduced": Preset(REDUCED_MODEL, 145.0, step_tokens=8_192, matrix_rate=0.003, rate=0.004),
+    # Two CPU cores, at most two hours.
+    "reduced": Preset(REDUCED_MODEL, 110.0, step_tokens=8_192, matrix_rate=0.003, rate=0.004),
 }
 
 

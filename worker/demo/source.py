@@ -1,5 +1,6 @@
 """Documents for training, made beside it by processes of their own, a chunk ahead."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
@@ -23,9 +24,17 @@ class Documents:
         # Spawned: a fork would take torch's threads along as they stand.
         self.pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
-    def documents(self, first: int, count: int) -> list[Document]:
-        """Examples `first` and on, those that are too long left out."""
-        return _joined(self._begun(first, count))
+    def counts(self, examples: int) -> Counter[int]:
+        """How often each token occurs in the first `examples` of them, made in all processes."""
+        counts: Counter[int] = Counter()
+        starts = range(0, examples, PART)
+        parts = [
+            self.pool.submit(_counted, self.seed, start, min(PART, examples - start))
+            for start in starts
+        ]
+        for part in parts:
+            counts.update(part.result())
+        return counts
 
     def batches(
         self, chunk: int, batch: int, *, step_tokens: int
@@ -59,6 +68,13 @@ def _joined(parts: Sequence[Future[list[Document]]]) -> list[Document]:
 def _made(seed: int, first: int, count: int) -> list[Document]:
     made = (_document(seed, number) for number in range(first, first + count))
     return [document for document in made if len(document.ids) <= max(WIDTHS)]
+
+
+def _counted(seed: int, first: int, count: int) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for document in _made(seed, first, count):
+        counts.update(document.ids)
+    return counts
 
 
 def _document(seed: int, number: int) -> Document:

@@ -6,6 +6,7 @@ For whoever changes the dialogues or the model: the result is a run's directory,
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -19,11 +20,11 @@ from worker.demo.loop import Progress, begin, candidates, fixed, train
 from worker.demo.presets import Preset, preset
 from worker.demo.source import Documents
 from worker.demo.state import FILE, TrainingState, load, save
+from worker.demo.streams import compile_mixes
 from worker.demo.vocabulary import frequent
 from worker.errors import ConfigError, WorkerError
 
 LOG = "log.jsonl"
-MOST_KNOWN = 8_192  # rows of the vocabulary that learn
 TOLD_EVERY_SECONDS = 10.0
 KEPT_EVERY_SECONDS = 120.0
 
@@ -39,6 +40,9 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of weights, dialogues and samples.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that write dialogues.")] = 1,
+    eager: Annotated[
+        bool, typer.Option("--eager", help="Compile nothing; else, with g++, the streams' mixes.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in OUT.")] = False,
 ) -> None:
     """Train the demo model on dialogues that are written as it goes.
@@ -48,6 +52,10 @@ def main(
     """
     if threads:
         torch.set_num_threads(threads)
+    compiler = shutil.which("g++") is not None
+    if not compiler and not eager:
+        typer.echo("there is no g++: nothing is compiled, and steps take longer", err=True)
+    compile_mixes(compiler and not eager)
     documents: Documents | None = None
     try:
         if not resume and (out / FILE).exists():
@@ -81,8 +89,8 @@ def main(
 def _begun(
     name: str, chosen: Preset, documents: Documents, seed: int, device: str
 ) -> TrainingState:
-    seen = documents.documents(0, chosen.known_examples)
-    known = frequent((d.ids for d in seen), least=chosen.least_count, most=MOST_KNOWN)
+    counts = documents.counts(chosen.known_examples)
+    known = frequent(counts, least=chosen.least_count, most=chosen.most_known)
     state = begin(name, chosen, known, seed)
     state.tensors = {n: tensor.to(device) for n, tensor in state.tensors.items()}
     return state

@@ -15,7 +15,7 @@ from worker.demo.forward import hidden, run
 from worker.demo.layout import lay_out
 from worker.demo.parameters import prepared
 from worker.demo.state import TrainingState
-from worker.demo.vocabulary import hash_table, random_rows
+from worker.demo.vocabulary import frozen_rows, hash_table
 from worker.errors import ConfigError
 from worker.runner.model_runner import ModelRunner
 
@@ -42,7 +42,7 @@ def directory(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_engine_computes_what_quantised_training_saw(
     state: TrainingState, directory: Path
 ) -> None:
-    rest = random_rows(TOY_MODEL)[len(state.known) :]
+    rest = frozen_rows(TOY_MODEL)[len(state.known) :]
     weights = prepared(state.tensors, TOY_MODEL, rest, compute=torch.float32, quantised=True)
     ids = torch.tensor([DOCUMENT + [0] * (-len(DOCUMENT) % 4)])
     hashed = hash_table(TOY_MODEL)[:, ids.flatten()]

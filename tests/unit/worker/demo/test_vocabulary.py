@@ -2,10 +2,12 @@
 
 import hashlib
 
+import pytest
 import torch
 from support.demo_toys import TOY_MODEL
 
-from worker.demo.vocabulary import frequent, hash_table, random_rows
+from worker.demo.vocabulary import case_of, frequent, frozen_rows, hash_table, spellings
+from worker.model.tiny import TINY
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -14,14 +16,14 @@ def digest(tensor: torch.Tensor) -> str:
 
 def test_rows_and_tables_never_change() -> None:
     """A stored model is worth nothing without the very rows it was trained with."""
-    assert digest(random_rows(TOY_MODEL)) == "5420b7bd7712d697"
+    assert digest(frozen_rows(TOY_MODEL)) == "8488c0d368a46298"
     assert digest(hash_table(TOY_MODEL)) == "d39780b66dc47730"
 
 
-def test_rows_are_of_unit_variance_and_nobody_elses() -> None:
-    rows = random_rows(TOY_MODEL).float()
-    assert abs(float(rows.mean())) < 0.02
-    assert abs(float(rows.var()) - 1) < 0.02
+def test_rows_are_equally_long_and_nobody_elses() -> None:
+    rows = frozen_rows(TOY_MODEL).float()
+    assert abs(float(rows.mean())) < 0.1
+    assert torch.allclose(rows.square().mean(1), torch.ones(len(rows)), atol=0.01)
     likeness = rows @ rows.T / TOY_MODEL.hidden_size
     assert torch.equal(likeness.argmax(1), torch.arange(len(rows)))
 
@@ -34,6 +36,33 @@ def test_hashed_experts_are_distinct() -> None:
 
 
 def test_the_most_frequent_ids_learn() -> None:
-    documents = [[9, 9, 9, 7, 7, 5], [7, 5, 3]]
-    assert frequent(documents, least=2, most=9) == [5, 7, 9]
-    assert frequent(documents, least=1, most=2) == [7, 9]
+    counts = {9: 3, 7: 3, 5: 2, 3: 1}
+    assert frequent(counts, least=2, most=9) == [5, 7, 9]
+    assert frequent(counts, least=1, most=2) == [7, 9]
+
+
+def test_spellings_of_a_word_are_alike() -> None:
+    rows = frozen_rows(TINY).float()
+    number = {spelling: i for i, spelling in enumerate(spellings(TINY.vocab_size))}
+
+    def alike(one: bytes, other: bytes) -> float:
+        return float(rows[number[one]] @ rows[number[other]]) / TINY.hidden_size
+
+    assert alike(b" Paris", b"Paris") > 0.5 > alike(b" Paris", b" London") > alike(b" Paris", b"12")
+    assert alike(b" House", b"house") > 0.35
+
+
+@pytest.mark.parametrize(
+    ("spelling", "case"),
+    [
+        (b" Paris", "title"),
+        (b"paris", "lower"),
+        (b" NASA", "upper"),
+        (b"12", "digits"),
+        (b"iPhone", "other"),
+        (b" {", "other"),
+        (b"\xc3", "other"),
+    ],
+)
+def test_case_is_told_from_ascii(spelling: bytes, case: str) -> None:
+    assert case_of(spelling) == case
