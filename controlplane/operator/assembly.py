@@ -268,6 +268,7 @@ class Assembly:
             engine=self.monitor.engine,
             watched_at=lambda: self.caches.watched_at(PODS),
         )
+        publisher.subscribe(self.caches[REPLICAS])
         pools = PoolPublisher(store, self.deployments.records)
         volumes = VolumePublisher(
             store,

@@ -14,6 +14,7 @@ from controlplane.operator.replica.publisher import Publisher, last_proof
 from controlplane.registry import leases, replicas
 from controlplane.registry.leases import Lease
 from controlplane.store import Store, open_store
+from controlplane.watching.cache import Change
 
 
 @pytest.fixture
@@ -209,6 +210,24 @@ def test_a_bare_life_too_short_to_be_believed_is_told_when_it_is_over(store: Sto
     assert told_once.ended
     assert (told_once.alive_since, told_once.published_at) == (since + 1, since + 20)
     leases.TABLE.withdraw(store, told_once.uid)
+    tell.publish()
+    assert leases.TABLE.read(store, world.now, stale_seconds=float("inf")) == []
+
+
+def test_a_bare_life_that_ended_and_went_between_two_tellings_is_told(store: Store) -> None:
+    world = serving_world(path="bare", owner_kind="GPUEndpoint")
+    since = seconds(world.replica.status.serving_since or "")
+    world.now = since + 20
+    tell = publisher(store, world)
+    tell.publish()
+    world.ask(drain="Stopped")
+    world.round()
+    last, world.body = world.body, None
+    tell.replica_changed(Change(last, None))
+    tell.publish(everything=False)
+    assert lease(store).ended
+    assert (lease(store).alive_since, lease(store).published_at) == (since + 1, since + 20)
+    leases.TABLE.withdraw(store, lease(store).uid)
     tell.publish()
     assert leases.TABLE.read(store, world.now, stale_seconds=float("inf")) == []
 
