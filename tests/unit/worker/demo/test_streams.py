@@ -31,7 +31,7 @@ def mixed(config: ModelConfig, inputs: dict[str, torch.Tensor]) -> list[torch.Te
 
 
 @pytest.mark.storm  # compiling takes half a minute
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # of the compiler itself
+@pytest.mark.filterwarnings("default")  # the compiler has some of its own
 def test_compiled_mixes_and_their_gradients_are_those_of_plain_ones(compiled: None) -> None:
     torch.manual_seed(20)
     config, n = REDUCED_MODEL, REDUCED_MODEL.hc_mult
