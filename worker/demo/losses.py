@@ -53,10 +53,10 @@ def losses(
     """One forward's losses. `want_index`: an attention more per CSA layer, for its indexer."""
     trace = Trace(want_index)
     streams = run(weights, config, layout, trace)
-    chosen = streams.flatten(0, 1)[targets.rows]
+    chosen = streams[targets.rows]
     logits = _logits(weights, hidden(weights, config, chosen), targets)
     each = cross_entropy(logits, targets.tokens, reduction="none")
-    guessed = draft(weights, config, layout, streams, trace).flatten(0, 1)[targets.draft_rows]
+    guessed = draft(weights, config, layout, streams, trace)[targets.draft_rows]
     logits = _logits(weights, hidden(weights, config, guessed, MTP), targets)
     drafting = cross_entropy(logits, targets.draft_tokens)
     hits = (logits.detach().argmax(-1) == targets.draft_tokens).float().mean()

@@ -16,11 +16,11 @@ from typing import Annotated
 import torch
 import typer
 
+from worker.demo.fused import compile_pieces
 from worker.demo.loop import Progress, begin, candidates, fixed, train
 from worker.demo.presets import Preset, preset
 from worker.demo.source import Documents
 from worker.demo.state import FILE, TrainingState, load, save
-from worker.demo.streams import compile_mixes
 from worker.demo.vocabulary import frequent
 from worker.errors import ConfigError, WorkerError
 
@@ -41,7 +41,7 @@ def main(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that write dialogues.")] = 1,
     eager: Annotated[
-        bool, typer.Option("--eager", help="Compile nothing; else, with g++, the streams' mixes.")
+        bool, typer.Option("--eager", help="Compile nothing; else, with g++, what fuses.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in OUT.")] = False,
 ) -> None:
@@ -55,7 +55,7 @@ def main(
     compiler = shutil.which("g++") is not None
     if not compiler and not eager:
         typer.echo("there is no g++: nothing is compiled, and steps take longer", err=True)
-    compile_mixes(compiler and not eager)
+    compile_pieces(compiler and not eager)
     documents: Documents | None = None
     try:
         if not resume and (out / FILE).exists():
