@@ -30,9 +30,11 @@ def descended(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The losses of a fresh model, and their gradients."""
     tensors = {n: t.requires_grad_() for n, t in fresh().tensors.items()}
     weights = prepared(tensors, TOY_MODEL, batch.frozen, compute=torch.float32, quantised=False)
-    found = losses(weights, TOY_MODEL, batch.layout, batch.targets, want_index=True)
+    found = losses(
+        weights, TOY_MODEL, batch.layout, batch.targets, want_draft=True, want_index=True
+    )
     found.total(PRESET.draft_weight, PRESET.index_weight).backward()  # type: ignore[no-untyped-call]
-    return found.each.detach(), {n: t.grad for n, t in tensors.items() if t.grad is not None}
+    return found.each, {n: t.grad for n, t in tensors.items() if t.grad is not None}
 
 
 @pytest.mark.storm  # compiling takes some minutes
