@@ -225,7 +225,7 @@ class Site:
                 it.ended_at and it.billed_ms == it.proven_ms for it in found
             )
 
-        until(is_whole, seconds=20, what="the bill to be whole")
+        until(is_whole, seconds=20, what=f"the bill to be whole of {self.tell(row)}")
         found = self.intervals(row)
         assert {str(it.id) for it in found} <= served.keys()
         for interval in found:
@@ -324,8 +324,6 @@ def site(
         for node in nodes:
             written.expect(node.name, node.allocatable[TINY])
         buyer = shop.customer(1000 * P_PER_USD)
-        yield Site(
-            server, kube, running, shop, buyer, url, written, folder, weights, database_url
-        )
+        yield Site(server, kube, running, shop, buyer, url, written, folder, weights, database_url)
     kube.close()
     engine.dispose()
