@@ -12,7 +12,7 @@ import torch
 
 from worker.demo.parameters import is_matrix
 
-MOMENTUM, DECAY = 0.95, 0.5
+MOMENTUM, DECAY = 0.95, 0.1
 BETAS, EPS = (0.9, 0.98), 1e-10
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 TURNS = 5

@@ -36,7 +36,7 @@ WEIGHTS: dict[Callable[[Chance], Example], float] = {
     tool_followup: 7.0,
     recall: 7.0,
     text_task: 5.0,
-    words: 40.0,
+    words: 12.0,
     knowledge: 1.5,
     persona: 2.0,
     refusal: 2.0,
