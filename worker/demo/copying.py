@@ -107,7 +107,8 @@ def _pairs(lengths: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 def _turn(width: int, count: int, generator: torch.Generator) -> torch.Tensor:
     """Random orthonormal rows [count, width]."""
-    return torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[:count]
+    rows: torch.Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    return rows[:count]
 
 
 def _query(

@@ -60,8 +60,8 @@ def frozen_rows(config: ModelConfig) -> torch.Tensor:
 def common_direction(width: int) -> torch.Tensor:
     """[width] float32 of length one: what all rows have a share of."""
     (common,) = _normal(COMMON_KEY, 1, width)
-    direction = torch.from_numpy(common[0].astype(numpy.float32))
-    return direction / direction.norm()
+    direction: torch.Tensor = torch.from_numpy(common[0].astype(numpy.float32))
+    return direction.div_(direction.norm())
 
 
 def spellings(count: int) -> list[bytes]:
