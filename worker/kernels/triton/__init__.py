@@ -1,0 +1,41 @@
+"""The kernel backend in Triton for Hopper GPUs; what has no kernel here is the reference's."""
+
+from worker.kernels.reference import (
+    gated,
+    grouped_experts,
+    index_scores,
+    load_blocks,
+    pool_entries,
+    quantise_activation,
+    quantise_entry_,
+    quantise_index,
+    select_top,
+    sparse_attention,
+    store_entries,
+)
+from worker.kernels.triton.hyper_connection import (
+    hyper_connection_head,
+    hyper_connection_in,
+    hyper_connection_out,
+)
+from worker.kernels.triton.norm import rms_norm
+from worker.kernels.triton.rope import rotate_
+
+__all__ = [
+    "gated",
+    "grouped_experts",
+    "hyper_connection_head",
+    "hyper_connection_in",
+    "hyper_connection_out",
+    "index_scores",
+    "load_blocks",
+    "pool_entries",
+    "quantise_activation",
+    "quantise_entry_",
+    "quantise_index",
+    "rms_norm",
+    "rotate_",
+    "select_top",
+    "sparse_attention",
+    "store_entries",
+]
