@@ -44,6 +44,22 @@ class KernelBackend(Protocol):
         /,
     ) -> torch.Tensor: ...
 
+    def hyper_connection_next(
+        self,
+        y: torch.Tensor,
+        streams: torch.Tensor,
+        post: torch.Tensor,
+        comb: torch.Tensor,
+        fn: torch.Tensor,
+        base: torch.Tensor,
+        scale: torch.Tensor,
+        /,
+        *,
+        iterations: int,
+        eps: float,
+        norm_eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
     def hyper_connection_head(
         self,
         streams: torch.Tensor,

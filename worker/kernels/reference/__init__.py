@@ -6,6 +6,7 @@ from worker.kernels.reference.experts import gated, grouped_experts
 from worker.kernels.reference.hyper_connection import (
     hyper_connection_head,
     hyper_connection_in,
+    hyper_connection_next,
     hyper_connection_out,
 )
 from worker.kernels.reference.index import index_scores, select_top
@@ -20,6 +21,7 @@ __all__ = [
     "grouped_experts",
     "hyper_connection_head",
     "hyper_connection_in",
+    "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
     "load_blocks",

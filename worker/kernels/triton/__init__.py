@@ -16,6 +16,7 @@ from worker.kernels.reference import (
 from worker.kernels.triton.hyper_connection import (
     hyper_connection_head,
     hyper_connection_in,
+    hyper_connection_next,
     hyper_connection_out,
 )
 from worker.kernels.triton.norm import rms_norm
@@ -26,6 +27,7 @@ __all__ = [
     "grouped_experts",
     "hyper_connection_head",
     "hyper_connection_in",
+    "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
     "load_blocks",
