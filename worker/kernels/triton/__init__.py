@@ -4,14 +4,8 @@ from worker.kernels.reference import (
     gated,
     grouped_experts,
     index_scores,
-    load_blocks,
-    pool_entries,
-    quantise_activation,
-    quantise_entry_,
-    quantise_index,
     select_top,
     sparse_attention,
-    store_entries,
 )
 from worker.kernels.triton.hyper_connection import (
     hyper_connection_head,
@@ -19,6 +13,9 @@ from worker.kernels.triton.hyper_connection import (
     hyper_connection_out,
 )
 from worker.kernels.triton.norm import rms_norm
+from worker.kernels.triton.pool import load_blocks, store_entries
+from worker.kernels.triton.pooling import pool_entries
+from worker.kernels.triton.quantise import quantise_activation, quantise_entry_, quantise_index
 from worker.kernels.triton.rope import rotate_
 
 __all__ = [
