@@ -61,3 +61,23 @@ def write_entry(
         else:
             scale = tl.reshape(power_of_two(exponent), [groups])
             tl.store(scales.to(tl.pointer_type(tl.float32)) + group, scale, mask=exists)
+
+
+@triton.jit
+def normed(x, eps, WIDTH: tl.constexpr):
+    """x [N], zero from WIDTH on, over the root mean square of its WIDTH channels."""
+    return x * tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
+
+
+@triton.jit
+def turned(x, channel, angles, WIDTH: tl.constexpr, PAIRS: tl.constexpr):
+    """x [N] with the last 2 * PAIRS of its WIDTH channels turned, pair by pair, by complex numbers
+    at `angles`."""
+    pairs: tl.constexpr = x.shape[0] // 2
+    pair = tl.arange(0, pairs) - (WIDTH // 2 - PAIRS)
+    rotary = (pair >= 0) & (pair < PAIRS)
+    cos = tl.load(angles + 2 * pair, mask=rotary, other=1.0)
+    sin = tl.load(angles + 2 * pair + 1, mask=rotary, other=0.0)
+    real, imaginary = tl.split(tl.reshape(x, [pairs, 2]))
+    both = tl.join(real * cos - imaginary * sin, real * sin + imaginary * cos)
+    return tl.where(channel < WIDTH - 2 * PAIRS, x, tl.reshape(both, [x.shape[0]]))

@@ -1,4 +1,4 @@
-"""Packed bytes against the reference's, bit for bit; every byte that was not written is as it was."""
+"""Packed bytes against the reference's, bit for bit; what was not written is as it was."""
 
 import pytest
 import torch

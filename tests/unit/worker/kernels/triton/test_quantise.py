@@ -17,9 +17,7 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     """Magnitudes from 2**-40 to 2**40, zeros of both signs, and numbers at which scales change."""
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=g) * torch.exp2(
-        torch.randn(shape[:-1] + (1,), generator=g) * 9
-    )
+    x = torch.randn(shape, generator=g) * torch.exp2(torch.randn(*shape[:-1], 1, generator=g) * 9)
     x = torch.where(torch.rand(shape, generator=g) < 0.1, x * 0.0, x)
     edge = torch.tensor([448.0, 449.0, 447.9, 6.0, 1.75, 1.7500001, 1e-4])
     edges = edge[torch.randint(0, len(edge), shape, generator=g)]
