@@ -121,6 +121,41 @@ class KernelBackend(Protocol):
         quantise: bool,
     ) -> torch.Tensor: ...
 
+    def prepare_heads_(
+        self,
+        query: torch.Tensor,
+        kv: torch.Tensor,
+        kv_norm: torch.Tensor,
+        angles: torch.Tensor,
+        window: EntryPool,
+        stored_at: torch.Tensor | None,
+        /,
+        *,
+        eps: float,
+        rounded: bool,
+    ) -> None: ...
+
+    def compress_entries(
+        self,
+        rows: torch.Tensor,
+        tail: torch.Tensor,
+        slots: torch.Tensor,
+        sources: torch.Tensor,
+        bias: torch.Tensor,
+        norm: torch.Tensor,
+        angles: torch.Tensor,
+        pool: EntryPool,
+        stored_at: torch.Tensor,
+        /,
+        *,
+        eps: float,
+        rounding: str,
+    ) -> None: ...
+
+    def project_output(
+        self, out: torch.Tensor, angles: torch.Tensor, weight: torch.Tensor, /
+    ) -> torch.Tensor: ...
+
     def quantise_activation(self, x: torch.Tensor, /) -> torch.Tensor: ...
 
     def quantise_entry_(self, x: torch.Tensor, rope_dims: int, /) -> None: ...
