@@ -1,16 +1,25 @@
 """The seam between the model and its kernels: a Protocol, and the backends by name.
 
 `worker.model` calls a `KernelBackend` and knows no other. A backend is a module: every function
-below under the same name, with the shapes given in `worker.kernels.reference`.
+below under the same name, with the shapes given in `worker.kernels.reference`. The model runner
+asks `load_backend` for one before it loads weights.
 """
 
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
+from worker.config import ModelConfig
 from worker.errors import ConfigError
 from worker.kernels import reference
+from worker.kernels.devices import is_hopper_or_later
 from worker.kernels.entry_pool import EntryPool
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
 
 
 class KernelBackend(Protocol):
@@ -163,11 +172,49 @@ class KernelBackend(Protocol):
     def quantise_index(self, x: torch.Tensor, /) -> torch.Tensor: ...
 
 
-BACKENDS: dict[str, KernelBackend] = {"reference": reference}
+def load_backend(name: str, config: ModelConfig, device: str) -> KernelBackend:
+    """The backend that computes a model of `config` on `device`. "auto" is triton on a Hopper GPU
+    or a later one, and reference anywhere else; what cannot run is refused, and nothing slower
+    takes its place. Raises ConfigError that names what works."""
+    if name not in (AUTO, *BACKENDS):
+        known = ", ".join((AUTO, *BACKENDS))
+        raise ConfigError(f"unknown kernel backend {name!r}; known: {known}")
+    chosen = name
+    if name == AUTO:
+        chosen = "triton" if is_hopper_or_later(device) else "reference"
+    backend = BACKENDS[chosen](config, device)
+    logger.info("kernels: %s", chosen, extra={"fields": {"kernels": chosen, "device": device}})
+    return backend
 
 
-def load_backend(name: str) -> KernelBackend:
-    """Look up a backend. Raises ConfigError that lists the known names."""
-    if name not in BACKENDS:
-        raise ConfigError(f"unknown kernel backend {name!r}; known: {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+def _reference(config: ModelConfig, device: str) -> KernelBackend:
+    return reference
+
+
+def _triton(config: ModelConfig, device: str) -> KernelBackend:
+    try:
+        import triton  # noqa: F401  CUDA builds of torch bring it, others need not have it
+    except ImportError:
+        raise ConfigError(
+            "kernel backend 'triton' needs the package triton, which CUDA builds of torch bring "
+            "along; install it, or use --kernels reference"
+        ) from None
+    from worker.kernels import triton as backend
+    from worker.kernels.triton.requirements import device_refusal, model_refusals
+
+    refusal = device_refusal(device)
+    if refusal is not None:
+        raise ConfigError(f"kernel backend 'triton': {refusal}; use --kernels reference")
+    refusals = list(model_refusals(backend, config))
+    if refusals:
+        raise ConfigError(
+            f"kernel backend 'triton' cannot run this model: {'; '.join(refusals)}; "
+            "use --kernels reference"
+        )
+    return backend
+
+
+BACKENDS: dict[str, Callable[[ModelConfig, str], KernelBackend]] = {
+    "reference": _reference,
+    "triton": _triton,
+}

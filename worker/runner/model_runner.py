@@ -38,8 +38,8 @@ class ModelRunner:
         CheckpointError."""
         _require_device(engine.device)
         arithmetic = numerics(engine.dtype)
-        kernels = load_backend(engine.kernels)
         self.config = ModelConfig.from_dir(model_dir)
+        kernels = load_backend(engine.kernels, self.config, engine.device)
         self.engine = engine
         weights = load_weights(
             model_dir,

@@ -1,4 +1,9 @@
-"""The kernel backend in Triton for Hopper GPUs; what has no kernel here is the reference's."""
+"""The kernel backend in Triton for Hopper GPUs; what has no kernel here is the reference's.
+
+`worker.kernels.load` imports it when it is asked for: torch alone runs the reference.
+"""
+
+import triton
 
 from worker.kernels.reference import (
     gated,
@@ -44,3 +49,5 @@ __all__ = [
     "sparse_attention",
     "store_entries",
 ]
+
+triton.knobs.language.default_fp_fusion = True  # today's default, said so that nothing warns

@@ -2,12 +2,9 @@
 
 import math
 
-import pytest
 import torch
 
-from worker.errors import ConfigError
 from worker.kernels import reference
-from worker.kernels.load import load_backend
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -108,8 +105,3 @@ def test_an_expert_that_no_token_chose_is_never_run() -> None:
         quantise=False,
     )
     assert torch.isfinite(out).all()
-
-
-def test_an_unknown_backend_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="known: reference"):
-        load_backend("cuda")
