@@ -35,6 +35,7 @@ TOY = Preset(
     rate=0.01,
     sampled_rows=128,
     warmup_steps=5,
+    draft_every=1,
 )
 KNOWN = list(range(64))
 AGAIN, END = 3, 1  # tokens: from here on the words come once more; the document's last

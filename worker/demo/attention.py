@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention
 
 from worker.config import CSA_RATIO, ModelConfig
-from worker.demo.layout import Angles, Entries, Layout
+from worker.demo.fused import fused
+from worker.demo.layout import BLOCK, Angles, Entries, Layout, QueryBlock
 
 Weights = Mapping[str, torch.Tensor]
 SINK_CHANNELS = 8  # one is used; fused kernels want rows of whole 16 bytes
@@ -23,34 +24,88 @@ def attend(
     config: ModelConfig,
     layout: Layout,
     ratio: int,
-    x: torch.Tensor,  # [B, T, D]
+    x: torch.Tensor,  # [N, D], N = B * T
     judged: list[torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Output [B, T, D] in x's dtype. `judged`, where given, receives the loss of this layer's
+    """Output [N, D] in x's dtype. `judged`, where given, receives the loss of this layer's
     indexer, which learns from detached inputs and hence alone."""
-    eps, d = config.rms_norm_eps, config.head_dim
     angles = layout.extended if ratio else layout.plain
-    latent = _norm(
-        linear(x, weights[f"{prefix}wq_a.weight"]), weights[f"{prefix}q_norm.weight"], eps
+    sink = weights[f"{prefix}attn_sink"]
+    latent, query, keys = _projected(
+        x,
+        weights[f"{prefix}wq_a.weight"],
+        weights[f"{prefix}q_norm.weight"],
+        weights[f"{prefix}wq_b.weight"],
+        weights[f"{prefix}wkv.weight"],
+        weights[f"{prefix}kv_norm.weight"],
+        sink,
+        angles.cos.flatten(0, 1),
+        angles.sin.flatten(0, 1),
+        config.head_dim,
+        config.rms_norm_eps,
     )
-    query = torch.unflatten(linear(latent, weights[f"{prefix}wq_b.weight"]), -1, (-1, d))
-    query = rotated(_norm(query, None, eps), angles.over_heads())  # [B, T, H, d]
-    keys = _norm(linear(x, weights[f"{prefix}wkv.weight"]), weights[f"{prefix}kv_norm.weight"], eps)
-    keys = rotated(keys, angles)
+    shape, d = layout.slots.shape, config.head_dim
+    query, keys = torch.unflatten(query, 0, shape), torch.unflatten(keys, 0, shape)
     entries = None
     if ratio:
-        entries = pooled(weights, f"{prefix}compressor.", config, layout, ratio, x)
-        keys = torch.cat((keys, entries.to(keys.dtype)), 1)
-    if judged is not None:
-        with torch.no_grad():
-            mass = _mass(query, keys, weights[f"{prefix}attn_sink"], layout, ratio)
-        judged.append(_judge(weights, prefix, config, layout, x.detach(), latent.detach(), mass))
-    out = _fused(query, keys, weights[f"{prefix}attn_sink"], layout.seen[ratio])
-    out = rotated(out, angles.over_heads().back())
-    groups = torch.unflatten(out.flatten(2), -1, (config.o_groups, -1))
-    wo_a = torch.unflatten(weights[f"{prefix}wo_a.weight"], 0, (config.o_groups, -1))
-    mixed = torch.einsum("btgi,goi->btgo", groups, wo_a)
-    return linear(mixed.flatten(2), weights[f"{prefix}wo_b.weight"])
+        unpacked = torch.unflatten(x, 0, shape)
+        entries = pooled(weights, f"{prefix}compressor.", config, layout, ratio, unpacked)
+        entries = entries.to(keys.dtype)
+        if judged is not None:
+            with torch.no_grad():
+                mass = _mass(query[..., :d], keys, entries, sink, layout, ratio)
+            inputs = unpacked.detach(), torch.unflatten(latent.detach(), 0, shape)
+            judged.append(_judge(weights, prefix, config, layout, *inputs, mass))
+    out = [
+        _seen(rows, keys, entries, d**-0.5, block)
+        for rows, block in zip(torch.split(query, BLOCK, 1), layout.blocks[ratio], strict=True)
+    ]
+    return _returned(
+        torch.cat(out, 1).flatten(0, 1),
+        weights[f"{prefix}wo_a.weight"],
+        weights[f"{prefix}wo_b.weight"],
+        angles.cos.flatten(0, 1),
+        angles.sin.flatten(0, 1),
+        config.o_groups,
+    )
+
+
+@fused
+def _projected(
+    x: torch.Tensor,  # [N, D]
+    wq_a: torch.Tensor,
+    q_norm: torch.Tensor,
+    wq_b: torch.Tensor,
+    wkv: torch.Tensor,
+    kv_norm: torch.Tensor,
+    sink: torch.Tensor,  # [H]
+    cos: torch.Tensor,  # [N, r]
+    sin: torch.Tensor,
+    d: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The queries' latent [N, L], queries [N, H, d + SINK_CHANNELS] and keys [N, d]."""
+    latent = _norm(linear(x, wq_a), q_norm, eps)
+    query = torch.unflatten(linear(latent, wq_b), -1, (-1, d))
+    query = _turned(_norm(query, None, eps), cos.unsqueeze(1), sin.unsqueeze(1))
+    lifted = (sink * d**0.5).to(query.dtype).view(1, -1, 1).expand(len(x), -1, 1)
+    query = torch.cat((query, pad(lifted, (0, SINK_CHANNELS - 1))), -1)
+    return latent, query, _turned(_norm(linear(x, wkv), kv_norm, eps), cos, sin)
+
+
+@fused
+def _returned(
+    out: torch.Tensor,  # [N, H, d]
+    wo_a: torch.Tensor,
+    wo_b: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    groups: int,
+) -> torch.Tensor:
+    out = _turned(out, cos.unsqueeze(1), -sin.unsqueeze(1))
+    rows, matrices = out.flatten(1).chunk(groups, 1), wo_a.chunk(groups)
+    mixed = [linear(x, matrix) for x, matrix in zip(rows, matrices, strict=True)]
+    return linear(torch.cat(mixed, 1), wo_b)
 
 
 def pooled(
@@ -78,9 +133,12 @@ def pooled(
 
 def rotated(x: torch.Tensor, angles: Angles) -> torch.Tensor:
     """x with its last channels turned, pair by pair, in float32; x's dtype."""
-    width = 2 * angles.cos.shape[-1]
+    return _turned(x, angles.cos, angles.sin)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    width = 2 * cos.shape[-1]
     even, odd = torch.unflatten(x[..., -width:].float(), -1, (-1, 2)).unbind(-1)
-    cos, sin = angles.cos, angles.sin
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
     return torch.cat((x[..., :-width], turned.to(x.dtype)), -1)
 
@@ -112,38 +170,51 @@ def _gathered(x: torch.Tensor, entries: Entries) -> torch.Tensor:
     return x.gather(1, index).view(b, e, ratio, -1)
 
 
-def _fused(
-    query: torch.Tensor, keys: torch.Tensor, sink: torch.Tensor, seen: torch.Tensor
+def _seen(
+    query: torch.Tensor,  # [B, rows, H, d + SINK_CHANNELS]
+    keys: torch.Tensor,  # [B, T, d]
+    entries: torch.Tensor | None,  # [B, E, d]
+    scale: float,
+    block: QueryBlock,
 ) -> torch.Tensor:
-    """Attention output [B, T, H, d] of query [B, T, H, d] over keys [B, K, d], which are the values
-    too; `seen` [B, 1, T, K + 1] has the sink last."""
-    b, t, heads, d = query.shape
-    scale = d**-0.5
-    lifted = (sink / scale).to(query.dtype).view(1, 1, heads, 1).expand(b, t, heads, 1)
-    wide = torch.cat((query, pad(lifted, (0, SINK_CHANNELS - 1))), -1).transpose(1, 2)
-    values = pad(keys, (0, SINK_CHANNELS, 0, 1))
+    """Attention output [B, rows, H, d] of a block's queries; keys are values too."""
+    heads, d = query.shape[2], keys.shape[2]
+    values = keys[:, block.tokens]
+    if entries is not None:
+        values = torch.cat((values, entries[:, : block.entries]), 1)
+    values = pad(values, (0, SINK_CHANNELS, 0, 1))
     mark = torch.zeros_like(values)
     mark[:, -1, d] = 1
     out = scaled_dot_product_attention(
-        wide,
+        query.transpose(1, 2),
         (values + mark).unsqueeze(1).expand(-1, heads, -1, -1),
         values.unsqueeze(1).expand(-1, heads, -1, -1),
-        attn_mask=seen,
+        attn_mask=block.mask.to(query.dtype),
         scale=scale,
     )
     return out[..., :d].transpose(1, 2)
 
 
 def _mass(
-    query: torch.Tensor, keys: torch.Tensor, sink: torch.Tensor, layout: Layout, ratio: int
+    query: torch.Tensor,  # [B, T, H, d]
+    keys: torch.Tensor,
+    entries: torch.Tensor,
+    sink: torch.Tensor,
+    layout: Layout,
+    ratio: int,
 ) -> torch.Tensor:
     """Attention that all heads together give each entry [B, T, E], as shares of one."""
-    tokens = query.shape[1]
-    scores = torch.einsum("bthd,bkd->bthk", query, keys).float() * query.shape[-1] ** -0.5
-    seen = layout.seen[ratio].transpose(1, 2)  # [B, T, 1, K + 1]
-    scores = torch.cat((scores, sink.view(1, 1, -1, 1).expand(*scores.shape[:3], 1)), -1)
-    shares = scores.masked_fill(~seen, float("-inf")).softmax(-1).sum(2)[..., tokens:-1]
-    return shares / shares.sum(-1, keepdim=True).clamp(min=1e-6)
+    masses: list[torch.Tensor] = []
+    for block in layout.blocks[ratio]:
+        beside = torch.cat((keys[:, block.tokens], entries[:, : block.entries]), 1)
+        scores = torch.einsum("bthd,bkd->bhtk", query[:, block.rows], beside).float()
+        column = sink.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores * query.shape[-1] ** -0.5, column), -1) + block.mask
+        first = block.tokens.stop - block.tokens.start
+        shares = scores.softmax(-1).sum(1)[..., first:-1]
+        masses.append(pad(shares, (0, entries.shape[1] - block.entries)))
+    mass = torch.cat(masses, 1)
+    return mass / mass.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def _judge(
@@ -158,7 +229,7 @@ def _judge(
     """Mean KL divergence of the indexer's choice from the attention it stands in for: how
     DeepSeek's sparse attention warms its indexers up (V3.2 report)."""
     scores = index_scores(weights, f"{prefix}indexer.", config, layout, x, latent)
-    visible = layout.seen[CSA_RATIO][:, 0, :, x.shape[1] : -1]  # [B, T, E]
+    visible = layout.visible[CSA_RATIO]  # [B, T, E]
     guessed = scores.masked_fill(~visible, -1e30).log_softmax(-1)
     rows = (visible.sum(-1) > 1).float()  # of one entry there is nothing to choose
     gap = mass * (mass.clamp(min=1e-9).log() - guessed)

@@ -117,16 +117,17 @@ def on_device(
     offset[len(offset) - len(sampled) :] = float(numpy.log(max(rest, 1) / max(len(sampled), 1)))
     flat = slots.flatten()
     rows, after = _learned(batch, 1), _learned(batch, 2)
+    owners = torch.from_numpy(batch.documents.flatten()[rows.numpy()])
     targets = Targets(
         rows=rows.to(device),
         tokens=flat[(rows + 1).to(device)],
+        shares=_shares(owners).to(device),
         draft_rows=after.to(device),
         draft_tokens=flat[(after + 2).to(device)],
         offset=offset,
     )
     names = sorted(set(batch.tasks))
     number = {name: i for i, name in enumerate(names)}
-    owners = batch.documents.flatten()[rows.numpy()]
     tasks = torch.tensor([number[batch.tasks[d]] for d in owners.tolist()], dtype=torch.long)
     layout = lay_out(config, slots, documents, hashed)
     tokens = int((batch.documents != PADDING).sum())
@@ -161,6 +162,14 @@ def _learned(batch: Packed, ahead: int) -> torch.Tensor:
         learned[:, :-1] = learned[:, 1:] & (batch.documents[:, :-1] == batch.documents[:, 1:])
         learned[:, -1] = False
     return torch.from_numpy(learned.flatten().nonzero()[0])
+
+
+def _shares(owners: torch.Tensor) -> torch.Tensor:
+    """How much each learned token counts, [learned], given its document: a document as the root of
+    its answer's length. Were all tokens alike, long answers, most of them markup, would drown the
+    word or number that others consist of."""
+    weights = owners.bincount().float().rsqrt()[owners]
+    return weights / weights.sum()
 
 
 def _sampled(

@@ -19,11 +19,13 @@ from torch.nn.functional import embedding, linear, rms_norm
 from worker.config import CSA_RATIO, ModelConfig
 from worker.demo.attention import attend
 from worker.demo.experts import mixture
+from worker.demo.fused import fused
 from worker.demo.layout import Layout
-from worker.demo.streams import collapse, mix_in, mix_out
+from worker.demo.streams import Mix, collapse, mix_in, mix_on, mix_out
 
 Weights = Mapping[str, torch.Tensor]
 MTP = "mtp.0."
+Pending = tuple[torch.Tensor, Mix]  # a sublayer's output, and how it is mixed in
 
 
 @dataclass(slots=True)
@@ -39,13 +41,16 @@ class Trace:
 def run(
     weights: Weights, config: ModelConfig, layout: Layout, trace: Trace | None = None
 ) -> torch.Tensor:
-    """The last layer's streams [B, T, n, D], float32."""
+    """The last layer's streams [N, n, D], float32, N = B * T."""
     trace = trace or Trace()
-    embedded = embedding(layout.slots, weights["embed"]).float().unsqueeze(2)
-    streams = embedded.expand(-1, -1, config.hc_mult, -1)
+    embedded = embedding(layout.slots.flatten(), weights["embed"]).float().unsqueeze(1)
+    streams = embedded.repeat(1, config.hc_mult, 1)
+    pending: Pending | None = None
     for number in range(config.num_hidden_layers):
-        streams = _block(weights, f"layers.{number}.", number, config, layout, streams, trace)
-    return streams
+        prefix = f"layers.{number}."
+        streams, pending = _block(weights, prefix, number, config, layout, streams, pending, trace)
+    assert pending is not None
+    return mix_out(streams, *pending)
 
 
 def draft(
@@ -55,17 +60,39 @@ def draft(
     streams: torch.Tensor,
     trace: Trace | None = None,
 ) -> torch.Tensor:
-    """Streams [B, T, n, D] of the block that guesses the token after the next, given the token that
+    """Streams [N, n, D] of the block that guesses the token after the next, given the token that
     follows each position in the same row; a document's last row means nothing."""
     eps = config.rms_norm_eps
-    followers = embedding(layout.slots.roll(-1, 1), weights["embed"]).float()
-    compute = weights[f"{MTP}e_proj.weight"].dtype
-    followers = rms_norm(followers, followers.shape[-1:], weights[f"{MTP}enorm.weight"], eps)
-    hidden = rms_norm(streams, streams.shape[-1:], weights[f"{MTP}hnorm.weight"], eps)
-    mixed = linear(followers.to(compute), weights[f"{MTP}e_proj.weight"]).float().unsqueeze(2)
-    mixed = mixed + linear(hidden.to(compute), weights[f"{MTP}h_proj.weight"]).float()
+    followers = embedding(layout.slots.roll(-1, 1).flatten(), weights["embed"])
+    mixed = _drafted(
+        followers,
+        streams,
+        weights[f"{MTP}enorm.weight"],
+        weights[f"{MTP}hnorm.weight"],
+        weights[f"{MTP}e_proj.weight"],
+        weights[f"{MTP}h_proj.weight"],
+        eps,
+    )
     number = config.num_hidden_layers
-    return _block(weights, MTP, number, config, layout, mixed, trace or Trace())
+    streams, pending = _block(weights, MTP, number, config, layout, mixed, None, trace or Trace())
+    return mix_out(streams, *pending)
+
+
+@fused
+def _drafted(
+    followers: torch.Tensor,
+    streams: torch.Tensor,
+    follower_gain: torch.Tensor,
+    stream_gain: torch.Tensor,
+    follower_weight: torch.Tensor,
+    stream_weight: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    compute = follower_weight.dtype
+    followers = rms_norm(followers.float(), follower_gain.shape, follower_gain, eps)
+    hidden = rms_norm(streams, stream_gain.shape, stream_gain, eps)
+    mixed = linear(followers.to(compute), follower_weight).float().unsqueeze(1)
+    return mixed + linear(hidden.to(compute), stream_weight).float()
 
 
 def hidden(
@@ -84,19 +111,22 @@ def _block(
     config: ModelConfig,
     layout: Layout,
     streams: torch.Tensor,
+    pending: Pending | None,
     trace: Trace,
-) -> torch.Tensor:
-    ratio, eps = config.compress_ratios[number], config.rms_norm_eps
-    compute = weights[f"{prefix}attn.wq_a.weight"].dtype
-    x, post, comb = mix_in(weights, f"{prefix}hc_attn_", config, streams)
-    x = rms_norm(x, x.shape[-1:], weights[f"{prefix}attn_norm.weight"], eps).to(compute)
+) -> tuple[torch.Tensor, Pending]:
+    """Streams and what is to be mixed into them, after a layer."""
+    ratio, compute = config.compress_ratios[number], weights[f"{prefix}attn.wq_a.weight"].dtype
+    name, gain = f"{prefix}hc_attn_", weights[f"{prefix}attn_norm.weight"]
+    if pending is None:
+        x, mix = mix_in(weights, name, gain, config, streams, compute)
+    else:
+        streams, x, mix = mix_on(weights, name, gain, config, streams, *pending, compute)
     judged = trace.index if trace.want_index and ratio == CSA_RATIO else None
     y = attend(weights, f"{prefix}attn.", config, layout, ratio, x, judged)
-    streams = mix_out(streams, y, post, comb)
-    x, post, comb = mix_in(weights, f"{prefix}hc_ffn_", config, streams)
-    x = rms_norm(x, x.shape[-1:], weights[f"{prefix}ffn_norm.weight"], eps).to(compute)
+    name, gain = f"{prefix}hc_ffn_", weights[f"{prefix}ffn_norm.weight"]
+    streams, x, mix = mix_on(weights, name, gain, config, streams, y, mix, compute)
     table = layout.hashed[number] if number < config.num_hash_layers else None
-    y, load = mixture(weights, f"{prefix}ffn.", config, x.flatten(0, 1), table)
+    y, load = mixture(weights, f"{prefix}ffn.", config, x, table)
     if table is None:
         trace.load[f"{prefix}ffn."] = load
-    return mix_out(streams, y.view_as(x), post, comb)
+    return streams, (y, mix)

@@ -13,6 +13,7 @@ from worker.config import CSA_RATIO, ModelConfig
 from worker.model.rope import frequencies
 
 PADDING = -1  # the document of rows that belong to none
+BLOCK = 256  # rows whose attention is one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,29 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryBlock:
+    """Queries at `rows` see keys of `tokens`, the first `entries` entries, and the sink, in this
+    order, where `mask` [B, 1, rows, K] bfloat16 is zero, and not where it is minus infinity."""
+
+    rows: slice
+    tokens: slice
+    entries: int
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """All that a forward over [B, T] needs to know beside weights. `slots` index the batch's
-    candidate rows. `seen` by ratio [B, 1, T, T + E + 1]: tokens, then entries, then the sink.
-    `hashed` by layer [B * T, k]."""
+    candidate rows. By ratio: `blocks` of queries with the keys that any of them may see, and
+    `visible` entries [B, T, E]. `hashed` by layer [B * T, k]."""
 
     slots: torch.Tensor
     positions: torch.Tensor
     plain: Angles
     extended: Angles
     entries: dict[int, Entries]
-    seen: dict[int, torch.Tensor]
+    blocks: dict[int, list[QueryBlock]]
+    visible: dict[int, torch.Tensor]
     hashed: torch.Tensor
 
 
@@ -72,15 +85,34 @@ def lay_out(
     same = documents.unsqueeze(2) == documents.unsqueeze(1)
     back = row.unsqueeze(1) - row
     window = same & (back >= 0) & (back < config.sliding_window)  # [B, T, T]
-    sink = window.new_ones(*window.shape[:2], 1)
     ratios = sorted(set(config.compress_ratios) - {0})
     entries: dict[int, Entries] = {}
-    seen = {0: torch.cat((window, sink), 2).unsqueeze(1)}
+    visible: dict[int, torch.Tensor] = {}
     for ratio in ratios:
-        entries[ratio], visible = _entries(config, documents, start, ratio)
-        seen[ratio] = torch.cat((window, visible, sink), 2).unsqueeze(1)
+        entries[ratio], visible[ratio] = _entries(config, documents, start, ratio)
+    blocks = {0: _blocks(config, window, window[..., :0], 1)}
+    blocks |= {ratio: _blocks(config, window, visible[ratio], ratio) for ratio in ratios}
     plain, extended = (_angles(config, positions, compressed=c) for c in (False, True))
-    return Layout(slots, positions, plain, extended, entries, seen, hashed)
+    return Layout(slots, positions, plain, extended, entries, blocks, visible, hashed)
+
+
+def _blocks(
+    config: ModelConfig, window: torch.Tensor, visible: torch.Tensor, ratio: int
+) -> list[QueryBlock]:
+    """What rows may see cut into blocks, each without the keys that are too old, or yet to come,
+    for all of its rows."""
+    found: list[QueryBlock] = []
+    width = window.shape[1]
+    for begin in range(0, width, BLOCK):
+        rows = slice(begin, min(begin + BLOCK, width))
+        tokens = slice(max(0, begin + 1 - config.sliding_window), rows.stop)
+        whole = min(rows.stop // ratio, visible.shape[2])
+        sink = window.new_ones(*window[:, rows, :1].shape)
+        seen = torch.cat((window[:, rows, tokens], visible[:, rows, :whole], sink), 2)
+        mask = torch.zeros(seen.shape, dtype=torch.bfloat16, device=seen.device)
+        mask = mask.masked_fill_(~seen, float("-inf")).unsqueeze(1)
+        found.append(QueryBlock(rows, tokens, whole, mask))
+    return found
 
 
 def _entries(

@@ -115,8 +115,14 @@ def _step(
     weights = prepared(
         state.tensors, preset.model, batch.frozen, compute=compute, quantised=quantised
     )
-    want_index = state.step % preset.index_every == 0
-    found = losses(weights, preset.model, batch.layout, batch.targets, want_index=want_index)
+    found = losses(
+        weights,
+        preset.model,
+        batch.layout,
+        batch.targets,
+        want_draft=state.step % preset.draft_every == 0,
+        want_index=state.step % preset.index_every == 0,
+    )
     found.total(preset.draft_weight, preset.index_weight).backward()  # type: ignore[no-untyped-call]
     share = share_of_rate(state, preset)
     norm = descend(
@@ -161,7 +167,7 @@ def _progress(
     share: float,
     seconds: float,
 ) -> Progress:
-    each = found.each.detach()
+    each = found.each
     sums = torch.zeros(len(batch.names), device=each.device).index_add_(0, batch.tasks, each)
     counts = torch.bincount(batch.tasks, minlength=len(batch.names)).clamp(min=1)
     means = (sums / counts).tolist()

@@ -21,11 +21,12 @@ Weights = Mapping[str, torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Learned positions as rows of [B * T] and their tokens as candidate rows, once for the next
-    token and once for the one after it. `offset` [C] is added to each candidate's logit: a sampled
-    row stands for many."""
+    token and once for the one after it. `shares` [learned] sum to one and say how much each next
+    token counts. `offset` [C] is added to each candidate's logit: a sampled row stands for many."""
 
     rows: torch.Tensor
     tokens: torch.Tensor
+    shares: torch.Tensor
     draft_rows: torch.Tensor
     draft_tokens: torch.Tensor
     offset: torch.Tensor
@@ -33,9 +34,11 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Nats. `each` [learned] of the next tokens, in the targets' order; the others are means.
-    `draft_hits`: the share of guesses whose best candidate is right."""
+    """Nats. `answer` of the next tokens by their shares, `each` [learned] of them in the targets'
+    order; the others are means. `draft_hits`: the share of guesses whose best candidate is right.
+    What was not wanted is zero."""
 
+    answer: torch.Tensor
     each: torch.Tensor
     draft: torch.Tensor
     draft_hits: torch.Tensor
@@ -44,24 +47,32 @@ class Losses:
 
     def total(self, draft_weight: float, index_weight: float) -> torch.Tensor:
         """The number to descend."""
-        return self.each.mean() + draft_weight * self.draft + index_weight * self.index
+        return self.answer + draft_weight * self.draft + index_weight * self.index
 
 
 def losses(
-    weights: Weights, config: ModelConfig, layout: Layout, targets: Targets, *, want_index: bool
+    weights: Weights,
+    config: ModelConfig,
+    layout: Layout,
+    targets: Targets,
+    *,
+    want_draft: bool,
+    want_index: bool,
 ) -> Losses:
     """One forward's losses. `want_index`: an attention more per CSA layer, for its indexer."""
     trace = Trace(want_index)
     streams = run(weights, config, layout, trace)
-    chosen = streams.flatten(0, 1)[targets.rows]
-    logits = _logits(weights, hidden(weights, config, chosen), targets)
+    logits = _logits(weights, hidden(weights, config, streams[targets.rows]), targets)
     each = cross_entropy(logits, targets.tokens, reduction="none")
-    guessed = draft(weights, config, layout, streams, trace).flatten(0, 1)[targets.draft_rows]
-    logits = _logits(weights, hidden(weights, config, guessed, MTP), targets)
-    drafting = cross_entropy(logits, targets.draft_tokens)
-    hits = (logits.detach().argmax(-1) == targets.draft_tokens).float().mean()
-    index = torch.stack(trace.index).sum() if trace.index else streams.new_zeros(())
-    return Losses(each, drafting, hits, index, trace.load)
+    none = streams.new_zeros(())
+    drafting = hits = none
+    if want_draft:
+        guessed = draft(weights, config, layout, streams, trace)[targets.draft_rows]
+        logits = _logits(weights, hidden(weights, config, guessed, MTP), targets)
+        drafting = cross_entropy(logits, targets.draft_tokens)
+        hits = (logits.detach().argmax(-1) == targets.draft_tokens).float().mean()
+    index = torch.stack(trace.index).sum() if trace.index else none
+    return Losses(each @ targets.shares, each.detach(), drafting, hits, index, trace.load)
 
 
 def _logits(weights: Weights, x: torch.Tensor, targets: Targets) -> torch.Tensor:

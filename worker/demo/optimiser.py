@@ -69,7 +69,8 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     a, b, c = NEWTON_SCHULZ
     for _ in range(TURNS):
         square = x @ x.transpose(1, 2)
-        x = a * x + (b * square + c * square @ square) @ x
+        square = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, square, x, beta=a)
     result: torch.Tensor = (x.transpose(1, 2) if tall else x).float()
     return result
 

@@ -59,7 +59,8 @@ class Preset:
     warmup_steps: int = 50
     decay_share: float = 0.3  # of the time, at its end, with falling rates
     quantised_share: float = 0.3  # of the time, at its end, with quantised weights
-    draft_weight: float = 0.3
+    draft_weight: float = 0.5
+    draft_every: int = 2  # steps
     index_weight: float = 0.1
     index_every: int = 4  # steps; its target takes an attention of its own
     bias_rate: float = 0.001  # of the routers' balance per step
@@ -70,7 +71,7 @@ PRESETS: dict[str, Preset] = {
     # One GPU, at most 25 minutes.
     "full": Preset(FULL_MODEL, 24.0, step_tokens=32_768, matrix_rate=0.003, rate=0.004),
     # Two CPU cores, at most two hours.
-    "reduced": Preset(REDUCED_MODEL, 110.0, step_tokens=8_192, matrix_rate=0.003, rate=0.004),
+    "reduced": Preset(REDUCED_MODEL, 110.0, step_tokens=4_096, matrix_rate=0.003, rate=0.004),
 }
 
 

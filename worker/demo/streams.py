@@ -2,37 +2,63 @@
 
 The formulas are those of `worker.kernels.reference.hyper_connection`; the normalisation comes after
 the product, which is the same number and one pass over the streams less. Sums over four streams are
-spelled out, so that a compiler makes one pass of them: `compile_mixes` says that it shall.
+spelled out, so that a compiler makes one pass of them.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
+from torch.nn.functional import rms_norm
 
 from worker.config import ModelConfig
+from worker.demo.fused import fused
 
 Weights = Mapping[str, torch.Tensor]
+Limits = tuple[float, float, int]  # the norm's eps, the mixes' eps, Sinkhorn's iterations
+
+
+class Mix(NamedTuple):
+    """How a sublayer's output is mixed in: post [N, n] and comb [n, n, N]."""
+
+    post: torch.Tensor
+    comb: torch.Tensor
 
 
 def mix_in(
-    weights: Weights, prefix: str, config: ModelConfig, streams: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A sublayer's input [B, T, D] from streams [B, T, n, D], and the weights `mix_out` needs:
-    post [B * T, n] and comb [n, n, B * T]. `prefix` names the tensors fn, base and scale."""
-    fn, base, scale = (weights[prefix + name] for name in ("fn", "base", "scale"))
-    limits = (config.rms_norm_eps, config.hc_eps, config.hc_sinkhorn_iters)
-    x, post, comb = _mixes["in"](streams.flatten(0, 1), fn, base, scale, *limits)
-    return x.unflatten(0, streams.shape[:2]), post, comb
+    weights: Weights,
+    prefix: str,
+    gain: torch.Tensor,
+    config: ModelConfig,
+    streams: torch.Tensor,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, Mix]:
+    """A sublayer's input from streams [N, n, D]: their mix, normalised with `gain` [D], in `dtype`
+    [N, D]; and how its output is to be mixed in. `prefix` names the tensors fn, base and scale."""
+    x, post, comb = _mix_in(streams, *_read(weights, prefix), gain, _limits(config), dtype)
+    return x, Mix(post, comb)
 
 
-def mix_out(
-    streams: torch.Tensor, y: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
-) -> torch.Tensor:
-    """The next streams [B, T, n, D] from the sublayer's output y [B, T, D]: stream k is
+def mix_on(
+    weights: Weights,
+    prefix: str,
+    gain: torch.Tensor,
+    config: ModelConfig,
+    streams: torch.Tensor,
+    y: torch.Tensor,
+    mix: Mix,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, Mix]:
+    """`mix_out` and the next sublayer's `mix_in` in one pass: streams, then what that returns."""
+    before, read = (streams, y, mix.post, mix.comb), _read(weights, prefix)
+    streams, x, post, comb = _mix_on(*before, *read, gain, _limits(config), dtype)
+    return streams, x, Mix(post, comb)
+
+
+def mix_out(streams: torch.Tensor, y: torch.Tensor, mix: Mix) -> torch.Tensor:
+    """The next streams [N, n, D] from the sublayer's output y [N, D]: stream k is
     post_k y + sum_j comb_jk streams_j."""
-    out: torch.Tensor = _mixes["out"](streams.flatten(0, 1), y.flatten(0, 1), post, comb)
-    return out.view_as(streams)
+    return _mix_out(streams, y, mix.post, mix.comb)
 
 
 def collapse(
@@ -54,33 +80,71 @@ def doubly_stochastic(x: torch.Tensor, iterations: int, eps: float) -> torch.Ten
     return x
 
 
-def compile_mixes(on: bool) -> None:
-    """Compile the mixes at their next call (half a minute, kept by torch), or run them as they
-    stand. One process trains one model: the choice is the process's."""
-    plain: dict[str, Callable[..., Any]] = {"in": _mix_in, "out": _mix_out}
-    for name, mix in plain.items():
-        _mixes[name] = torch.compile(mix, dynamic=False) if on else mix
+def _read(weights: Weights, prefix: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return weights[f"{prefix}fn"], weights[f"{prefix}base"], weights[f"{prefix}scale"]
 
 
+def _limits(config: ModelConfig) -> Limits:
+    return config.rms_norm_eps, config.hc_eps, config.hc_sinkhorn_iters
+
+
+@fused
 def _mix_in(
     streams: torch.Tensor,
     fn: torch.Tensor,
     base: torch.Tensor,
     scale: torch.Tensor,
-    norm_eps: float,
-    eps: float,
-    iterations: int,
+    gain: torch.Tensor,
+    limits: Limits,
+    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    n = streams.shape[1]
+    return _mixed_in(streams, fn, base, scale, gain, limits, dtype)
+
+
+@fused
+def _mix_on(
+    streams: torch.Tensor,
+    y: torch.Tensor,
+    post: torch.Tensor,
+    comb: torch.Tensor,
+    fn: torch.Tensor,
+    base: torch.Tensor,
+    scale: torch.Tensor,
+    gain: torch.Tensor,
+    limits: Limits,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    streams = _mixed_out(streams, y, post, comb)
+    return streams, *_mixed_in(streams, fn, base, scale, gain, limits, dtype)
+
+
+@fused
+def _mix_out(
+    streams: torch.Tensor, y: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
+) -> torch.Tensor:
+    return _mixed_out(streams, y, post, comb)
+
+
+def _mixed_in(
+    streams: torch.Tensor,
+    fn: torch.Tensor,
+    base: torch.Tensor,
+    scale: torch.Tensor,
+    gain: torch.Tensor,
+    limits: Limits,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    n, (norm_eps, eps, iterations) = streams.shape[1], limits
     mixes = _projected(streams, fn, norm_eps)
     pre = torch.sigmoid(mixes[:, :n] * scale[0] + base[:n]) + eps
     post = 2 * torch.sigmoid(mixes[:, n : 2 * n] * scale[1] + base[n : 2 * n])
     logits = (mixes[:, 2 * n :] * scale[2] + base[2 * n :]).T.reshape(n, n, -1)
     comb = doubly_stochastic(logits.softmax(1) + eps, iterations, eps)
-    return _weighted(pre, streams), post, comb
+    x = rms_norm(_weighted(pre, streams), gain.shape, gain, norm_eps)
+    return x.to(dtype), post, comb
 
 
-def _mix_out(
+def _mixed_out(
     streams: torch.Tensor, y: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
 ) -> torch.Tensor:
     y, n = y.float(), streams.shape[1]
@@ -99,6 +163,3 @@ def _weighted(weights: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
     for j in range(1, streams.shape[1]):
         total = total + weights[:, j : j + 1] * streams[:, j]
     return total
-
-
-_mixes: dict[str, Callable[..., Any]] = {"in": _mix_in, "out": _mix_out}

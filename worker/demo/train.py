@@ -1,12 +1,13 @@
 """`python -m worker.demo.train`: trains the demo model.
 
 For whoever changes the dialogues or the model: the result is a run's directory, of which
-`worker.demo.export` makes the stored form. Killed, it goes on with `--resume`.
+`worker.demo.export` makes the stored form. Stopped or killed, it goes on with `--resume`.
 """
 
 import dataclasses
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,17 +17,22 @@ from typing import Annotated
 import torch
 import typer
 
+from worker.demo.fused import compile_pieces
 from worker.demo.loop import Progress, begin, candidates, fixed, train
 from worker.demo.presets import Preset, preset
 from worker.demo.source import Documents
 from worker.demo.state import FILE, TrainingState, load, save
-from worker.demo.streams import compile_mixes
 from worker.demo.vocabulary import frequent
 from worker.errors import ConfigError, WorkerError
 
 LOG = "log.jsonl"
 TOLD_EVERY_SECONDS = 10.0
 KEPT_EVERY_SECONDS = 120.0
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """A signal asked for the end, after the step it met."""
 
 
 def main(
@@ -41,7 +47,7 @@ def main(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that write dialogues.")] = 1,
     eager: Annotated[
-        bool, typer.Option("--eager", help="Compile nothing; else, with g++, the streams' mixes.")
+        bool, typer.Option("--eager", help="Compile nothing; else, with g++, what fuses.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in OUT.")] = False,
 ) -> None:
@@ -55,7 +61,7 @@ def main(
     compiler = shutil.which("g++") is not None
     if not compiler and not eager:
         typer.echo("there is no g++: nothing is compiled, and steps take longer", err=True)
-    compile_mixes(compiler and not eager)
+    compile_pieces(compiler and not eager)
     documents: Documents | None = None
     try:
         if not resume and (out / FILE).exists():
@@ -75,9 +81,12 @@ def main(
             candidates(state, chosen, device),
             documents.batches(state.chunk, state.batch, step_tokens=chosen.step_tokens),
             compute=torch.bfloat16,
-            told=_keeper(state, chosen, out),
+            told=keeper(state, chosen, out),
         )
         save(state, out)
+    except Stopped:
+        typer.echo(f"stopped; what is learned is in {out}: go on by --resume", err=True)
+        sys.exit(1)
     except (WorkerError, OSError) as error:
         typer.echo(f"worker.demo.train: {error}", err=True)
         sys.exit(1)
@@ -96,10 +105,18 @@ def _begun(
     return state
 
 
-def _keeper(state: TrainingState, chosen: Preset, out: Path) -> Callable[[Progress], None]:
-    """Tells and keeps, each at its times."""
+def keeper(state: TrainingState, chosen: Preset, out: Path) -> Callable[[Progress], None]:
+    """Tells and keeps, each at its times, and both when it ends the run at a signal's word."""
     out.mkdir(parents=True, exist_ok=True)
     next_told, next_kept = 0.0, time.monotonic() + KEPT_EVERY_SECONDS
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in STOPS:
+        signal.signal(number, stop)
 
     def told(progress: Progress) -> None:
         nonlocal next_told, next_kept
@@ -108,9 +125,11 @@ def _keeper(state: TrainingState, chosen: Preset, out: Path) -> Callable[[Progre
         if time.monotonic() >= next_told:
             next_told = time.monotonic() + TOLD_EVERY_SECONDS
             typer.echo(_line(progress, state, chosen), err=True)
-        if time.monotonic() >= next_kept:
+        if stopping or time.monotonic() >= next_kept:
             next_kept = time.monotonic() + KEPT_EVERY_SECONDS
             save(state, out)
+        if stopping:
+            raise Stopped
 
     return told
 

@@ -53,6 +53,22 @@ class KernelBackend(Protocol):
         /,
     ) -> torch.Tensor: ...
 
+    def hyper_connection_next(
+        self,
+        y: torch.Tensor,
+        streams: torch.Tensor,
+        post: torch.Tensor,
+        comb: torch.Tensor,
+        fn: torch.Tensor,
+        base: torch.Tensor,
+        scale: torch.Tensor,
+        /,
+        *,
+        iterations: int,
+        eps: float,
+        norm_eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
     def hyper_connection_head(
         self,
         streams: torch.Tensor,
@@ -112,6 +128,41 @@ class KernelBackend(Protocol):
         *,
         limit: float,
         quantise: bool,
+    ) -> torch.Tensor: ...
+
+    def prepare_heads_(
+        self,
+        query: torch.Tensor,
+        kv: torch.Tensor,
+        kv_norm: torch.Tensor,
+        angles: torch.Tensor,
+        window: EntryPool,
+        stored_at: torch.Tensor | None,
+        /,
+        *,
+        eps: float,
+        rounded: bool,
+    ) -> None: ...
+
+    def compress_entries(
+        self,
+        rows: torch.Tensor,
+        tail: torch.Tensor,
+        slots: torch.Tensor,
+        sources: torch.Tensor,
+        bias: torch.Tensor,
+        norm: torch.Tensor,
+        angles: torch.Tensor,
+        pool: EntryPool,
+        stored_at: torch.Tensor,
+        /,
+        *,
+        eps: float,
+        rounding: str,
+    ) -> None: ...
+
+    def project_output(
+        self, out: torch.Tensor, angles: torch.Tensor, weight: torch.Tensor, /
     ) -> torch.Tensor: ...
 
     def quantise_activation(self, x: torch.Tensor, /) -> torch.Tensor: ...

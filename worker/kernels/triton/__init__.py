@@ -9,32 +9,37 @@ from worker.kernels.reference import (
     gated,
     grouped_experts,
     index_scores,
-    load_blocks,
-    pool_entries,
-    quantise_activation,
-    quantise_entry_,
-    quantise_index,
     select_top,
     sparse_attention,
-    store_entries,
 )
+from worker.kernels.triton.compress import compress_entries
 from worker.kernels.triton.hyper_connection import (
     hyper_connection_head,
     hyper_connection_in,
+    hyper_connection_next,
     hyper_connection_out,
 )
 from worker.kernels.triton.norm import rms_norm
+from worker.kernels.triton.output import project_output
+from worker.kernels.triton.pool import load_blocks, store_entries
+from worker.kernels.triton.pooling import pool_entries
+from worker.kernels.triton.quantise import quantise_activation, quantise_entry_, quantise_index
 from worker.kernels.triton.rope import rotate_
+from worker.kernels.triton.window_insert import prepare_heads_
 
 __all__ = [
+    "compress_entries",
     "gated",
     "grouped_experts",
     "hyper_connection_head",
     "hyper_connection_in",
+    "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
     "load_blocks",
     "pool_entries",
+    "prepare_heads_",
+    "project_output",
     "quantise_activation",
     "quantise_entry_",
     "quantise_index",

@@ -1,4 +1,4 @@
-"""Hyper-connections in two kernels in, one out: products, then weights and sum, then next streams.
+"""Hyper-connections in two kernels in, one out, and two from one sublayer to the next.
 
 Formulas and shapes are those of `worker.kernels.reference.hyper_connection`.
 """
@@ -6,17 +6,18 @@ Formulas and shapes are those of `worker.kernels.reference.hyper_connection`.
 import torch
 
 from worker.config import ModelConfig
-from worker.kernels.triton import stream_mixing, stream_projection
+from worker.kernels.triton import stream_advance, stream_mixing, stream_projection
+from worker.kernels.triton.stream_advance import advance
 from worker.kernels.triton.stream_mixing import mix, spread
 from worker.kernels.triton.stream_projection import project
 
-VARIANTS = stream_projection.VARIANTS + stream_mixing.VARIANTS
+VARIANTS = stream_projection.VARIANTS + stream_advance.VARIANTS + stream_mixing.VARIANTS
 
 
 def unsupported(config: ModelConfig) -> str | None:
     """Why these kernels cannot run a model of `config`, if so."""
-    if config.hc_mult & (config.hc_mult - 1):
-        return f"hc_mult must be a power of two, not {config.hc_mult}"
+    if config.hc_mult not in (1, 2, 4):
+        return f"hc_mult must be 1, 2 or 4, not {config.hc_mult}"
     return None
 
 
@@ -51,6 +52,33 @@ def hyper_connection_out(
     if len(streams) == 0:
         return torch.empty_like(streams)
     return spread(y.contiguous(), streams.contiguous(), post.contiguous(), comb.contiguous())
+
+
+def hyper_connection_next(
+    y: torch.Tensor,  # [T, D] a sublayer's output
+    streams: torch.Tensor,  # [T, n, D] before it
+    post: torch.Tensor,  # [T, n]
+    comb: torch.Tensor,  # [T, n, n]
+    fn: torch.Tensor,  # [n*(n+2), n*D] of the next sublayer, as the two below
+    base: torch.Tensor,  # [n*(n+2)]
+    scale: torch.Tensor,  # [3]
+    *,
+    iterations: int,
+    eps: float,
+    norm_eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`hyper_connection_out` of one sublayer and `hyper_connection_in` of the next: the streams
+    [T, n, D] between them, then what the latter gives."""
+    if len(streams) == 0:
+        return streams, *hyper_connection_in(
+            streams, fn, base, scale, iterations=iterations, eps=eps, norm_eps=norm_eps
+        )
+    streams, partials = advance(
+        y.contiguous(), streams.contiguous(), post.contiguous(), comb.contiguous(), fn
+    )
+    return streams, *mix(
+        streams, partials, base, scale, iterations=iterations, eps=eps, norm_eps=norm_eps
+    )
 
 
 def hyper_connection_head(

@@ -268,7 +268,7 @@ def _mix_variant(name: str, columns: int, splits: int) -> Variant:
 
 VARIANTS = (
     _mix_variant("mhc mix, 64 tokens", 24, 16),
-    _mix_variant("mhc mix, 4096 tokens", 24, 4),
+    _mix_variant("mhc mix, 4096 tokens", 24, 8),
     _mix_variant("mhc head mix, 64 tokens", 4, 16),
     Variant(
         "mhc out",

@@ -47,7 +47,7 @@ def test_the_engine_computes_what_quantised_training_saw(
     ids = torch.tensor([DOCUMENT + [0] * (-len(DOCUMENT) % 4)])
     hashed = hash_table(TOY_MODEL)[:, ids.flatten()]
     layout = lay_out(TOY_MODEL, ids, torch.zeros_like(ids), hashed)
-    streams = run(weights, TOY_MODEL, layout)[0, : len(DOCUMENT)]
+    streams = run(weights, TOY_MODEL, layout)[: len(DOCUMENT)]
     ours = hidden(weights, TOY_MODEL, streams) @ weights["embed"].T
     theirs = Sequences(ModelRunner(directory, ENGINE)).logits({0: DOCUMENT})[0]
     assert float((ours - theirs).abs().max() / theirs.abs().max()) <= 1e-5

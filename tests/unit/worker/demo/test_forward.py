@@ -39,7 +39,8 @@ def packed(weights: Weights, rows: list[list[list[int]]], width: int) -> torch.T
             start += -(-len(document) // 4) * 4
     layout = lay_out(CONFIG, ids, owner, hashed_experts(dict(weights), CONFIG, ids))
     streams = run(weights, CONFIG, layout)
-    return torch.stack((streams, draft(weights, CONFIG, layout, streams)))
+    both = torch.stack((streams, draft(weights, CONFIG, layout, streams)))
+    return both.unflatten(1, ids.shape)
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -57,6 +57,19 @@ def test_hyper_connection_mixes_over_the_first_index() -> None:
         torch.testing.assert_close(out[0, k], expected)
 
 
+def test_hyper_connection_next_is_out_and_then_in() -> None:
+    y, streams, post, comb = noise(2, 8), noise(2, 4, 8), noise(2, 4), noise(2, 4, 4)
+    weights = noise(24, 32), noise(24), noise(3)
+    between = reference.hyper_connection_out(y, streams, post, comb)
+    opened = reference.hyper_connection_in(
+        between, *weights, iterations=20, eps=1e-6, norm_eps=1e-6
+    )
+    both = reference.hyper_connection_next(
+        y, streams, post, comb, *weights, iterations=20, eps=1e-6, norm_eps=1e-6
+    )
+    assert all(torch.equal(a, b) for a, b in zip(both, (between, *opened), strict=True))
+
+
 def test_pooling_weighs_each_channel_by_its_own_softmax() -> None:
     rows = noise(2, 5, 2, 3)
     rows[0, 1, 1] = -torch.inf
