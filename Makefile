@@ -9,7 +9,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test storm bench bench-operator bench-money lint lock install install-dev
+.PHONY: help up down status test test-gpu storm bench bench-kernels bench-operator bench-money lint lock install install-dev
 
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,11 +26,17 @@ status: install ## Tell what runs
 test: install-dev ## Run all tests, two at a time: ARGS="-k gateway -n 0"
 	@$(BIN)/pytest -m "not storm" -n 2 --dist loadfile $(ARGS)
 
+test-gpu: install-dev ## Run the tests of kernels on a Hopper GPU, long ones too
+	@$(BIN)/pytest tests/unit/worker/kernels $(ARGS)
+
 storm: install-dev ## Run the long fault storms
 	@$(BIN)/pytest -m storm $(ARGS)
 
 bench: install-dev ## Measure the engine, 30 minutes: ARGS=--quick
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-kernels: install-dev ## Measure kernels on a Hopper GPU: ARGS="--rows 1,3 --quick"
+	@$(BIN)/python -m benchmarks.kernels $(ARGS)
 
 bench-operator: install-dev ## Measure the operator with 5,000 replicas, 20 minutes: ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(ARGS)

@@ -56,6 +56,14 @@ class KVCacheDType(StrEnum):
     FP8 = "fp8"
 
 
+class Kernels(StrEnum):
+    """Whose kernels compute: auto is triton on Hopper GPUs and later, else reference."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    TRITON = "triton"
+
+
 class LogLevel(StrEnum):
     """How much is logged."""
 
@@ -96,6 +104,13 @@ KVCache = Annotated[
     KVCacheDType,
     typer.Option(
         "--kv-cache-dtype", help="auto: as dtype computes; fp8: packed, 57 % of bfloat16's bytes."
+    ),
+]
+KernelsOption = Annotated[
+    Kernels,
+    typer.Option(
+        help="triton: written for Hopper GPUs; reference: plain torch, anywhere; auto: triton on "
+        "cuda from compute capability 9.0 on, else reference."
     ),
 ]
 Snapshots = Annotated[
@@ -150,6 +165,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     dtype: Annotated[DType, typer.Option(help="Arithmetic.")] = DType.FLOAT32,
+    kernels: KernelsOption = Kernels.AUTO,
     max_model_len: MaxModelLen = 32_768,
     served_model_name: ServedModelName = "deepseek-v4-flash",
     effort_profile: EffortProfile = "preview",
@@ -192,6 +208,7 @@ def serve(
         engine = EngineConfig(
             device=device.value,
             dtype=dtype.value,
+            kernels=kernels.value,
             max_model_len=max_model_len,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,

@@ -152,7 +152,7 @@ class EngineConfig:
 
     device: str = "cpu"
     dtype: str = "float32"  # a name in worker.model.numerics.NUMERICS
-    kernels: str = "reference"  # a name in worker.kernels.load.BACKENDS
+    kernels: str = "auto"  # or a name in worker.kernels.load.BACKENDS
     kv_format: str = "auto"  # a name in worker.runner.kv_tensors.KV_FORMATS
     max_model_len: int = 32_768
     max_sequences: int = 32

@@ -19,6 +19,7 @@ from support.official_reference import OfficialReference
 from support.oracle import model_on_disk, tokens
 from support.v4 import ENGINE, SMALL, Sequences
 
+from worker.model.hyper_connection import Residual
 from worker.runner.model_runner import ModelRunner
 
 # Blocks of 128, 64 and 32 channels that are full, that are cut, and several of each.
@@ -56,6 +57,16 @@ class Recorded:
         return given, made
 
 
+class RecordedLayer(Recorded):
+    """A layer that remembers the streams before and after it."""
+
+    def __call__(self, residual: Residual, *rest: Any) -> Residual:  # type: ignore[override]
+        after: Residual = self.inner(residual, *rest)
+        kernels = self.inner.kernels
+        self.calls.append((residual.settled(kernels), after.settled(kernels)))
+        return after
+
+
 class Run:
     """One sequence through the worker's model, everything recorded."""
 
@@ -66,7 +77,7 @@ class Run:
         for i, layer in enumerate(model.layers):
             layer.attention = attention = Recorded(layer.attention)  # type: ignore[assignment]
             layer.experts = experts = Recorded(layer.experts)  # type: ignore[assignment]
-            model.layers[i] = whole = Recorded(layer)  # type: ignore[call-overload]
+            model.layers[i] = whole = RecordedLayer(layer)  # type: ignore[call-overload]
             self.attention.append(attention)
             self.experts.append(experts)
             self.layers.append(whole)

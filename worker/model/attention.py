@@ -39,7 +39,10 @@ class Attention:
         self.sink = weights[f"{prefix}attn_sink"]
         self.compressor = self.indexer = None
         if ratio:
-            self.compressor = Compressor(weights, f"{prefix}compressor.", ratio, config, kernels)
+            rounding = "entry" if numerics.quantise else "none"
+            self.compressor = Compressor(
+                weights, f"{prefix}compressor.", ratio, config, rounding, kernels
+            )
         if ratio == CSA_RATIO:
             self.indexer = Indexer(weights, f"{prefix}indexer.", config, numerics, kernels)
         self.ratio = ratio
@@ -58,21 +61,25 @@ class Attention:
         eps, kernels = self.config.rms_norm_eps, self.kernels
         latent = kernels.rms_norm(self.wq_a(x), self.q_norm, eps)
         query = self.wq_b(latent).view(len(x), -1, self.config.head_dim)
-        query = kernels.rms_norm(query, None, eps)
-        kernels.rotate_(query, angles)
-        kv = kernels.rms_norm(self.wkv(x), self.kv_norm, eps)
-        kernels.rotate_(kv, angles)
-        if self.quantise or cache.window.packing is not None:
+        kv = self.wkv(x)
+        window = batch.window
+        kernels.prepare_heads_(
+            query,
+            kv,
+            self.kv_norm,
+            angles,
+            cache.window,
+            window.kept_at if batch.overwrites_unseen else None,
+            eps=eps,
             # Attention must see now what it will read back later: chunks may end anywhere.
-            kernels.quantise_entry_(kv, self.config.qk_rope_head_dim)
+            rounded=self.quantise or cache.window.packing is not None,
+        )
         if entry_angles is not None:
             self._compress(x, batch, entry_angles, cache)
         out = self._attend(x, latent, query, kv, batch, angles, cache)
-        kernels.store_entries(cache.window, batch.window.kept_at, kv[batch.window.kept_rows])
-        kernels.rotate_(out, angles.conj())
-        groups = out.reshape(len(x), self.config.o_groups, -1)  # [T, G, H/G * D]
-        mixed = torch.einsum("tgi,goi->tgo", groups, self.wo_a)
-        return self.wo_b(mixed.flatten(1))
+        if not batch.overwrites_unseen:
+            kernels.store_entries(cache.window, window.kept_at, kv[window.kept_rows])
+        return self.wo_b(kernels.project_output(out, angles, self.wo_a))
 
     def _compress(
         self, x: torch.Tensor, batch: RaggedBatch, entry_angles: torch.Tensor, cache: LayerCache
@@ -80,15 +87,10 @@ class Attention:
         """Finish this chunk's entries first: a token may see the entry it completes."""
         assert self.compressor is not None
         assert cache.entries is not None
-        entries = self.compressor(x, batch, entry_angles, cache.entries)
-        if self.quantise:
-            self.kernels.quantise_entry_(entries, self.config.qk_rope_head_dim)
-        self.kernels.store_entries(
-            cache.entries.pages, batch.emissions[self.ratio].stored_at, entries
-        )
+        self.compressor(x, batch, entry_angles, cache.entries)
         if self.indexer is not None:
             assert cache.index is not None
-            self.indexer.remember(x, batch, entry_angles, cache.index)
+            self.indexer.compressor(x, batch, entry_angles, cache.index)
 
     def _attend(
         self,

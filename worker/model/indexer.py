@@ -13,7 +13,7 @@ from worker.model.ragged import QueryTile, RaggedBatch
 
 
 class Indexer:
-    """Keys from its own small compressor, queries from the attention's low-rank latent."""
+    """Keys from its own small `compressor`, queries from the attention's low-rank latent."""
 
     def __init__(
         self,
@@ -23,7 +23,10 @@ class Indexer:
         numerics: Numerics,
         kernels: KernelBackend,
     ) -> None:
-        self.compressor = Compressor(weights, f"{prefix}compressor.", CSA_RATIO, config, kernels)
+        rounding = "index" if numerics.quantise else "none"
+        self.compressor = Compressor(
+            weights, f"{prefix}compressor.", CSA_RATIO, config, rounding, kernels
+        )
         quantised = kernels if numerics.quantise else None
         self.wq_b = Linear(weights[f"{prefix}wq_b.weight"], quantised)
         self.weights_proj = Linear(weights[f"{prefix}weights_proj.weight"], None)
@@ -32,15 +35,6 @@ class Indexer:
         self.scale = config.index_head_dim**-0.5 * config.index_n_heads**-0.5
         self.quantise = numerics.quantise
         self.kernels = kernels
-
-    def remember(
-        self, x: torch.Tensor, batch: RaggedBatch, angles: torch.Tensor, cache: EntryCache
-    ) -> None:
-        """Compress x [T, D] into index keys."""
-        keys = self.compressor(x, batch, angles, cache)
-        if self.quantise:
-            keys = self.kernels.quantise_index(keys)
-        self.kernels.store_entries(cache.pages, batch.emissions[CSA_RATIO].stored_at, keys)
 
     def queries(
         self, x: torch.Tensor, latent: torch.Tensor, angles: torch.Tensor

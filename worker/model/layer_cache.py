@@ -18,10 +18,10 @@ class EntryCache:
     """One compressor's memory.
 
     `pages`: finished entries, a block per page; the extra last page stays zero, and is what row -1
-    reads. `tail` [slots, R, 2, W] float32: value and score projections of the last R tokens, a ring
-    at position mod R, where R spans every token an unfinished entry can need and `draft_tokens`
-    more. `overlap_tokens`: so many tokens before an entry's own are pooled into it too (CSA), by
-    the first `overlap_width` channels of their projections.
+    reads. `tail` [slots, R, 2, W] float32: value and score projections of the last R tokens,
+    without their positions' bias, a ring at position mod R, where R spans every token an unfinished
+    entry can need and `draft_tokens` more. `overlap_tokens`: so many tokens before an entry's own
+    are pooled into it too (CSA), by the first `overlap_width` channels of their projections.
     """
 
     pages: EntryPool

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import embedding
 
 from worker.kernels.load import KernelBackend
+from worker.model.hyper_connection import Residual
 from worker.model.layer_cache import LayerCache
 from worker.model.linear import Linear
 from worker.model.loader import Weights
@@ -47,8 +48,9 @@ class DraftHead:
         follower = embedding(batch.token_ids, self.model.embed)
         follower = self.e_proj(self.kernels.rms_norm(follower, self.e_norm, self.norm_eps))
         hidden = self.h_proj(self.kernels.rms_norm(streams, self.h_norm, self.norm_eps))
-        mixed = follower.unsqueeze(1) + hidden
-        return self.block(mixed, batch, self.model.angles(batch), cache)
+        mixed = Residual(follower.unsqueeze(1) + hidden)
+        residual = self.block(mixed, batch, self.model.angles(batch), cache)
+        return residual.settled(self.kernels)
 
     def step_along(self) -> None:
         """Take part in another rank's pass of the block, without a token."""

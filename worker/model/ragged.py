@@ -63,6 +63,7 @@ class RaggedBatch:
     slots: torch.Tensor  # [S] state slots
     block_table: torch.Tensor  # [S, P] page ids, padded with 0
     window: Ring
+    overwrites_unseen: bool  # no window row that a chunk overwrites is seen by its own tokens
     window_rows: torch.Tensor  # [T, sliding_window] source rows each token sees; -1 absent
     emissions: dict[int, Emission]  # by ratio
     tiles: list[QueryTile]
@@ -110,6 +111,7 @@ def lay_out(
         slots=moved(chunks.slots),
         block_table=moved(table),
         window=_ring(ring, chunks, moved),
+        overwrites_unseen=max(lengths) <= ring - config.sliding_window + 1,
         window_rows=moved(
             _source_rows(ring, chunks, chunks.owner, chunks.positions, config.sliding_window)
         ),

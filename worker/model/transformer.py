@@ -13,7 +13,7 @@ from torch.nn.functional import embedding
 from worker.config import ModelConfig
 from worker.kernels.load import KernelBackend
 from worker.model.attention import Attention
-from worker.model.hyper_connection import HyperConnection
+from worker.model.hyper_connection import HyperConnection, Residual
 from worker.model.layer_cache import LayerCache
 from worker.model.loader import Weights
 from worker.model.moe import MixtureOfExperts
@@ -56,8 +56,8 @@ class Layer:
         self.kernels = kernels
 
     def __call__(
-        self, streams: torch.Tensor, batch: RaggedBatch, turn: Angles, cache: LayerCache
-    ) -> torch.Tensor:
+        self, residual: Residual, batch: RaggedBatch, turn: Angles, cache: LayerCache
+    ) -> Residual:
         def attend(x: torch.Tensor) -> torch.Tensor:
             x = self.kernels.rms_norm(x, self.attention_norm, self.norm_eps)
             own = turn.extended if self.ratio else turn.plain
@@ -67,7 +67,7 @@ class Layer:
             x = self.kernels.rms_norm(x, self.experts_norm, self.norm_eps)
             return self.experts(x, batch.token_ids)
 
-        return self.experts_residual(self.attention_residual(streams, attend), think)
+        return self.experts_residual(self.attention_residual(residual, attend), think)
 
     def step_along(self, nothing: torch.Tensor) -> None:
         """Take part in this layer's expert exchange without a token: `nothing` [0, D]."""
@@ -108,6 +108,7 @@ class Transformer:
         group: ExpertGroup = ALONE,
     ) -> None:
         self.config = config
+        self.kernels = kernels
         self.group = group
         self.embed = weights["embed.weight"]
         # [D, vocab]: for a few rows the product is several times faster than with [vocab, D].
@@ -126,10 +127,10 @@ class Transformer:
         """Run every token of `batch`; caches are updated. Returns the last streams [T, n, D]."""
         turn = self.angles(batch)
         streams = embedding(batch.token_ids, self.embed).unsqueeze(1)
-        streams = streams.repeat(1, self.config.hc_mult, 1)  # [T, n, D]
+        residual = Residual(streams.repeat(1, self.config.hc_mult, 1))
         for layer, cache in zip(self.layers, caches, strict=True):
-            streams = layer(streams, batch, turn, cache)
-        return streams
+            residual = layer(residual, batch, turn, cache)
+        return residual.settled(self.kernels)
 
     def step_along(self) -> None:
         """Take part in another rank's forward: the same expert exchanges, without a token."""

@@ -1,12 +1,18 @@
-"""The tiny model on disk, once per run."""
+"""The tiny model on disk, once per run, and what is told of tests that need a GPU."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from worker.encoding.chat import ChatEncoding
 from worker.encoding.tokenizer import Tokenizer
 from worker.model.tiny import write_tiny
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device; on a machine with a Hopper GPU run `make test-gpu`")
 
 
 @pytest.fixture(scope="session")

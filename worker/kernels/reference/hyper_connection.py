@@ -45,6 +45,28 @@ def hyper_connection_out(
     return (mixed + post.unsqueeze(-1) * y.float().unsqueeze(1)).to(streams.dtype)
 
 
+def hyper_connection_next(
+    y: torch.Tensor,  # [T, D] a sublayer's output
+    streams: torch.Tensor,  # [T, n, D] before it
+    post: torch.Tensor,  # [T, n]
+    comb: torch.Tensor,  # [T, n, n]
+    fn: torch.Tensor,  # [n*(n+2), n*D] of the next sublayer, as the two below
+    base: torch.Tensor,  # [n*(n+2)]
+    scale: torch.Tensor,  # [3]
+    *,
+    iterations: int,
+    eps: float,
+    norm_eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`hyper_connection_out` of one sublayer and `hyper_connection_in` of the next: the streams
+    [T, n, D] between them, then what the latter gives."""
+    streams = hyper_connection_out(y, streams, post, comb)
+    opened = hyper_connection_in(
+        streams, fn, base, scale, iterations=iterations, eps=eps, norm_eps=norm_eps
+    )
+    return streams, *opened
+
+
 def hyper_connection_head(
     streams: torch.Tensor,  # [T, n, D]
     fn: torch.Tensor,  # [n, n*D]

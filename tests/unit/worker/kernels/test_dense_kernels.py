@@ -2,12 +2,10 @@
 
 import math
 
-import pytest
 import torch
 
-from worker.errors import ConfigError
 from worker.kernels import reference
-from worker.kernels.load import load_backend
+from worker.kernels.reference.pooling import pool_entries
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,10 +58,23 @@ def test_hyper_connection_mixes_over_the_first_index() -> None:
         torch.testing.assert_close(out[0, k], expected)
 
 
+def test_hyper_connection_next_is_out_and_then_in() -> None:
+    y, streams, post, comb = noise(2, 8), noise(2, 4, 8), noise(2, 4), noise(2, 4, 4)
+    weights = noise(24, 32), noise(24), noise(3)
+    between = reference.hyper_connection_out(y, streams, post, comb)
+    opened = reference.hyper_connection_in(
+        between, *weights, iterations=20, eps=1e-6, norm_eps=1e-6
+    )
+    both = reference.hyper_connection_next(
+        y, streams, post, comb, *weights, iterations=20, eps=1e-6, norm_eps=1e-6
+    )
+    assert all(torch.equal(a, b) for a, b in zip(both, (between, *opened), strict=True))
+
+
 def test_pooling_weighs_each_channel_by_its_own_softmax() -> None:
     rows = noise(2, 5, 2, 3)
     rows[0, 1, 1] = -torch.inf
-    pooled = reference.pool_entries(rows)
+    pooled = pool_entries(rows)
     weight = rows[0, :, 1, 2].exp()
     torch.testing.assert_close(pooled[0, 2], (weight * rows[0, :, 0, 2]).sum() / weight.sum())
 
@@ -95,8 +106,3 @@ def test_an_expert_that_no_token_chose_is_never_run() -> None:
         quantise=False,
     )
     assert torch.isfinite(out).all()
-
-
-def test_an_unknown_backend_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="known: reference"):
-        load_backend("cuda")

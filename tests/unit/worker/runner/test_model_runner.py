@@ -9,7 +9,7 @@ from support.v4 import ENGINE, GREEDY, SMALL, Sequences, backend_with
 
 from worker.batch import Batch, StateCopy
 from worker.errors import ConfigError
-from worker.kernels.reference import quantise_activation, quantise_entry_
+from worker.kernels.reference.quantise import quantise_activation, quantise_entry_
 from worker.model.quantization import E2M1_VALUES
 from worker.model.tiny import write_checkpoint
 from worker.request import SamplingParams
@@ -219,8 +219,8 @@ def test_sampled_tokens_follow_their_own_parameters(fresh: Sequences) -> None:
 def test_unknown_names_are_refused_at_start(model: Path) -> None:
     with pytest.raises(ConfigError, match="known: float32, bfloat16, official"):
         ModelRunner(model, replace(ENGINE, dtype="float16"))
-    with pytest.raises(ConfigError, match="known: reference"):
-        ModelRunner(model, replace(ENGINE, kernels="triton"))
+    with pytest.raises(ConfigError, match="known: auto, reference, triton"):
+        ModelRunner(model, replace(ENGINE, kernels="cuda"))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
