@@ -8,7 +8,6 @@ import triton
 from worker.kernels.reference import (
     gated,
     grouped_experts,
-    index_scores,
     select_top,
     sparse_attention,
 )
@@ -19,6 +18,7 @@ from worker.kernels.triton.hyper_connection import (
     hyper_connection_next,
     hyper_connection_out,
 )
+from worker.kernels.triton.index_scores import index_scores
 from worker.kernels.triton.norm import rms_norm
 from worker.kernels.triton.output import project_output
 from worker.kernels.triton.pool import load_blocks, store_entries
