@@ -8,7 +8,6 @@ import triton
 from worker.kernels.reference import (
     gated,
     grouped_experts,
-    select_top,
     sparse_attention,
 )
 from worker.kernels.triton.compress import compress_entries
@@ -25,6 +24,7 @@ from worker.kernels.triton.pool import load_blocks, store_entries
 from worker.kernels.triton.pooling import pool_entries
 from worker.kernels.triton.quantise import quantise_activation, quantise_entry_, quantise_index
 from worker.kernels.triton.rope import rotate_
+from worker.kernels.triton.select_top import select_top
 from worker.kernels.triton.window_insert import prepare_heads_
 
 __all__ = [

@@ -32,6 +32,7 @@ MOST_ROWS = 4  # that share a program's keys
 MOST_QUERY_BYTES = 128 << 10  # of those rows, in shared memory
 PROGRAMS = 2048  # fill a GPU a few times over, so that sequences of unlike lengths even out
 MOST_TILES = 16  # of a program
+ALIGNED = 16  # rows of so many scores begin where a kernel may load several at once
 
 
 @triton.jit
@@ -78,7 +79,7 @@ def row_heads(
     inside = head < HEADS * tl.minimum(left, 1)
     at = row * HEADS + head
     weight = tl.load(weights + at, mask=inside, other=0.0).to(tl.float32)
-    loaded = ()
+    loaded: tl.tuple = ()
     for chunk in tl.static_range(CHUNKS):
         channel = chunk * CHUNK + product_channel(CHUNK)[None, :]
         mask = inside[:, None] & (channel < WIDTH)
@@ -93,7 +94,7 @@ def row_heads(
         exponent = tl.where(peak == 255, 255, tl.minimum(tl.maximum(peak - 14, 1), 253))
         factor = reciprocal(exponent)
         weight *= power_of_two(exponent)
-    heads = ()
+    heads: tl.tuple = ()
     for chunk in tl.static_range(CHUNKS):
         heads += (tl.trans((loaded[chunk].to(tl.float32) * factor[:, None]).to(DOT)),)
     tl.debug_barrier()  # else the loads of all rows come first, and do not fit into registers
@@ -103,7 +104,7 @@ def row_heads(
 @triton.jit
 def tile_pages(table, tile, end, PER_PAGE: tl.constexpr, RUN: tl.constexpr, TILE: tl.constexpr):
     """The page of each RUN keys of a tile; from `end` on the last key's, which exists."""
-    pages = ()
+    pages: tl.tuple = ()
     for run in tl.static_range(TILE // RUN):
         pages += (tl.load(table + tl.minimum(tile + run * RUN, end - 1) // PER_PAGE).to(tl.int64),)
     return pages
@@ -134,7 +135,7 @@ def tile_keys(
         entry = pool + page + slot * WIDTH
     else:
         entry = pool + page + slot * PACKING.row_bytes
-    keys = ()
+    keys: tl.tuple = ()
     for chunk in tl.static_range(CHUNKS):
         channel = chunk * CHUNK + tl.arange(0, CHUNK)[None, :]
         k = tl.load(entry[:, None] + channel, mask=channel < WIDTH, other=0)
@@ -180,7 +181,8 @@ def scores_kernel(
         end = tl.minimum(end, tl.max(seen, 0).to(tl.int32))
     if begin >= end:
         return
-    heads, weight = (), ()
+    heads: tl.tuple = ()
+    weight: tl.tuple = ()
     for r in tl.static_range(ROWS):
         h, w = row_heads(
             query, weights, sequence * rows + row + r, rows - row - r,
@@ -220,12 +222,9 @@ def index_scores(
     block_table: torch.Tensor,  # [B, P] page ids, enough for `entries`
     entries: int,
 ) -> torch.Tensor:
-    """Scores [B, R, entries] float32 of the first `entries` keys of each sequence. Rows begin at
-    multiples of 16 bytes."""
-    sequences, rows = query.shape[:2]
-    scores = torch.empty(
-        sequences, rows, -(-entries // 4) * 4, dtype=torch.float32, device=query.device
-    )[..., :entries]
+    """Scores [B, R, entries] float32 of the first `entries` keys of each sequence."""
+    size = (*query.shape[:2], -(-entries // ALIGNED) * ALIGNED)
+    scores = torch.empty(size, dtype=torch.float32, device=query.device)[..., :entries]
     score_keys(query, weights, keys, block_table, None, 0, scores)
     return scores
 
