@@ -17,6 +17,7 @@ from worker.kernels.triton.variant import Variant
 TILES = (2048, 8192)  # columns of a program: the fewest that hold a row, or the most
 WARPS = {2048: 4, 8192: 8}
 MOST_KEPT = TILES[-1] // 2  # of wider rows: else a pass would not narrow them
+WAYS = tl.constexpr(4)
 ABSENT = tl.constexpr(-(2**31))  # below every score
 NAN = tl.constexpr(2**31 - 1)  # above every score
 LARGEST = tl.constexpr(0x7F800000)  # the bits of infinity
@@ -33,17 +34,27 @@ def ordered(score):
 
 
 @triton.jit
-def edge_of(key, k, BLOCK_K: tl.constexpr):
-    """What the k best of keys [N] are no worse than, of which fewer than k are better: the k-th
-    best, or less if nothing lies between. `ABSENT` where no more than k are present."""
-    present = tl.sum((key > ABSENT).to(tl.int32), 0)
-    # Of BLOCK_K >= k groups each has a best, so the worst of these is not above the k-th.
-    groups = tl.max(tl.reshape(key, [key.shape[0] // BLOCK_K, BLOCK_K]), 0)
-    low = tl.where(present > k, tl.min(groups, 0), ABSENT)
-    high = tl.where(present > k, tl.max(groups, 0), ABSENT)
+def edge_of(keys, k, BLOCK_K: tl.constexpr):
+    """What the k best of keys (WAYS, [N]) are no worse than, of which fewer than k are better: the
+    k-th best, or less if nothing lies between. Where no more than k are present, what no key is."""
+    present = (keys[0] > ABSENT).to(tl.int32)
+    best = keys[0]
+    for way in tl.static_range(1, WAYS):
+        present += (keys[way] > ABSENT).to(tl.int32)
+        best = tl.maximum(best, keys[way])
+    # Of k groups or more each has a best, so the worst of these is not above the k-th.
+    if best.shape[0] > BLOCK_K:
+        best = tl.max(tl.reshape(best, [best.shape[0] // BLOCK_K, BLOCK_K]), 0)
+    low = tl.min(best, 0) if best.shape[0] >= BLOCK_K else ABSENT
+    high = tl.max(best, 0)
+    if tl.sum(present, 0) <= k:
+        low, high = ABSENT + 1, ABSENT + 1
     while low < high:
         middle = (low | high) - ((low ^ high) >> 1)  # their mean, rounded up; no sum overflows
-        count = tl.sum((key >= middle).to(tl.int32), 0)
+        above = (keys[0] >= middle).to(tl.int32)
+        for way in tl.static_range(1, WAYS):
+            above += (keys[way] >= middle).to(tl.int32)
+        count = tl.sum(above, 0)
         low = tl.where(count >= k, middle, low)
         high = tl.where(count > k, high, tl.where(count == k, middle, middle - 1))
     return low
@@ -65,33 +76,48 @@ def select_kernel(
     BLOCK_K: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    inside = column < width
+    scores += row * row_stride
     if numbers is None:
-        number = first + column
-        inside = inside & (number < tl.load(visible + row).to(tl.int32))
-        score = tl.load(scores + row * row_stride + column, mask=inside, other=float("-inf"))
-        key = ordered(score.to(tl.float32))
+        width = tl.minimum(width, tl.load(visible + row).to(tl.int32) - first)
     else:
-        number = tl.load(numbers + row * row_stride + column, mask=inside, other=-1)
-        key = tl.load(scores + row * row_stride + column, mask=number >= 0, other=ABSENT)
-    edge = edge_of(key, k, BLOCK_K)
-    above = (key > edge).to(tl.int32)
-    level = ((key == edge) & (key > ABSENT)).to(tl.int32)
-    # Both counts in one number: a tile has fewer than 2^16 columns.
-    both = above + (level << 16)
-    total, upto = tl.sum(both, 0), tl.cumsum(both, 0)
+        numbers += row * row_stride
+    # WAYS columns side by side belong to a lane: sums over a lane's columns need no other.
+    column = tl.program_id(1) * TILE + tl.arange(0, TILE // WAYS) * WAYS
+    keys: tl.tuple = ()
+    for way in tl.static_range(WAYS):
+        there = column + way < width
+        if numbers is None:
+            score = tl.load(scores + column + way, mask=there, other=float("-inf"))
+            keys += (ordered(score.to(tl.float32)),)
+        else:
+            there = tl.load(numbers + column + way, mask=there, other=-1) >= 0
+            keys += (tl.load(scores + column + way, mask=there, other=ABSENT),)
+    edge = edge_of(keys, k, BLOCK_K)
+    # Two counts in a number, of what is above the edge and at it: a tile has less than 2^16.
+    counts: tl.tuple = ()
+    own = tl.zeros([TILE // WAYS], tl.int32)
+    for way in tl.static_range(WAYS):
+        counts += (tl.where(keys[way] > edge, 1, tl.where(keys[way] == edge, 1 << 16, 0)),)
+        own += counts[way]
+    total, before = tl.sum(own, 0), tl.cumsum(own, 0) - own
     room = k - (total & 0xFFFF)
-    chosen = (above > 0) | ((level > 0) & ((upto >> 16) <= room))
-    place = (upto & 0xFFFF) + tl.minimum(upto >> 16, room) - 1
-    at = row * kept_stride + tl.program_id(1) * k
-    tl.store(kept_numbers + at + place, number.to(kept_numbers.dtype.element_ty), mask=chosen)
-    if kept_keys is not None:
-        tl.store(kept_keys + at + place, key, mask=chosen)
-    filled = (total & 0xFFFF) + tl.minimum(total >> 16, room)
+    kept_at = row * kept_stride + tl.program_id(1) * k
+    for way in tl.static_range(WAYS):
+        before += counts[way]
+        place = (before & 0xFFFF) + tl.minimum(before >> 16, room) - 1
+        fits = (counts[way] == 1) | ((counts[way] > 1) & ((before >> 16) <= room))
+        if numbers is None:
+            number = first + column + way
+        else:
+            number = tl.load(numbers + column + way, mask=fits, other=-1)
+        number = number.to(kept_numbers.dtype.element_ty)
+        tl.store(kept_numbers + kept_at + place, number, mask=fits)
+        if kept_keys is not None:
+            tl.store(kept_keys + kept_at + place, keys[way], mask=fits)
     place = tl.arange(0, BLOCK_K)
+    rest = (place >= (total & 0xFFFF) + tl.minimum(total >> 16, room)) & (place < k)
     nothing = tl.full([BLOCK_K], -1, kept_numbers.dtype.element_ty)
-    tl.store(kept_numbers + at + place, nothing, mask=(place >= filled) & (place < k))
+    tl.store(kept_numbers + kept_at + place, nothing, mask=rest)
 
 
 def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
