@@ -18,6 +18,7 @@ from worker.kernels.triton.hyper_connection import (
     hyper_connection_out,
 )
 from worker.kernels.triton.index_scores import index_scores
+from worker.kernels.triton.index_top import index_top
 from worker.kernels.triton.norm import rms_norm
 from worker.kernels.triton.output import project_output
 from worker.kernels.triton.pool import load_blocks, store_entries
@@ -36,6 +37,7 @@ __all__ = [
     "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
+    "index_top",
     "load_blocks",
     "pool_entries",
     "prepare_heads_",

@@ -179,7 +179,7 @@ def keep_best_of_tiles(
         first,
         k,
         TILE=tile,
-        BLOCK_K=min(tile, triton.next_power_of_2(k)),
+        BLOCK_K=triton.next_power_of_2(k),
         num_warps=WARPS[tile],
     )
 
@@ -216,6 +216,7 @@ VARIANTS = (
     _variant("select, a tile of scores", TILES[1], listed=False, last=False),
     _variant("select, one tile of scores", TILES[1], listed=False, last=True),
     _variant("select, few scores", TILES[0], listed=False, last=True),
+    _variant("select, carried on", TILES[1], listed=True, last=False),
     _variant("select, last of many candidates", TILES[1], listed=True, last=True),
     _variant("select, last of few candidates", TILES[0], listed=True, last=True),
 )
