@@ -22,8 +22,7 @@ from worker.kernels.triton.index_top import index_top
 from worker.kernels.triton.norm import rms_norm
 from worker.kernels.triton.output import project_output
 from worker.kernels.triton.pool import load_blocks, store_entries
-from worker.kernels.triton.pooling import pool_entries
-from worker.kernels.triton.quantise import quantise_activation, quantise_entry_, quantise_index
+from worker.kernels.triton.quantise import quantise_activation, quantise_index
 from worker.kernels.triton.rope import rotate_
 from worker.kernels.triton.select_top import select_top
 from worker.kernels.triton.window_insert import prepare_heads_
@@ -39,11 +38,9 @@ __all__ = [
     "index_scores",
     "index_top",
     "load_blocks",
-    "pool_entries",
     "prepare_heads_",
     "project_output",
     "quantise_activation",
-    "quantise_entry_",
     "quantise_index",
     "rms_norm",
     "rotate_",

@@ -74,10 +74,13 @@ def measure(variant: Variant) -> Resources:
         for i, kind in enumerate(signature.values())
         if kind.startswith("*")
     }
+    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    if variant.max_registers is not None:
+        options["maxnreg"] = variant.max_registers
     compiled = triton.compile(
         ASTSource(fn=variant.kernel, signature=signature, constexprs=constexprs, attrs=aligned),
         target=SM_90,
-        options={"num_warps": variant.warps, "num_stages": variant.stages},
+        options=options,
     )
     usage = _usage(compiled.asm["cubin"])
     counts = {
