@@ -208,7 +208,7 @@ def scores_kernel(
         for r in tl.static_range(ROWS):
             product = tl.zeros([TILE, BLOCK_H], tl.float32)
             for chunk in tl.static_range(CHUNKS):
-                product = tl.dot(keys[chunk], heads[r][chunk], product, input_precision="ieee")
+                product = tl.dot(keys[chunk], heads[r][chunk], product, input_precision="tf32x3")
             product = tl.maximum(product, 0.0, propagate_nan=tl.PropagateNan.ALL)
             score = scale * tl.sum(product * weight[r][None, :], 1)
             out = scores + (sequence * rows + row + r) * row_stride - first
@@ -249,6 +249,7 @@ def score_keys(
     constants = score_constants(query.dtype, rows, heads, width, keys)
     groups = triton.cdiv(rows, constants["ROWS"])
     tiles = triton.cdiv(count, TILE)
+    stages, registers = limits_of(constants)
     per_program = max(1, min(MOST_TILES, sequences * groups * tiles // PROGRAMS))
     scores_kernel[groups, triton.cdiv(tiles, per_program), sequences](
         query.contiguous(),
@@ -265,7 +266,8 @@ def score_keys(
         per_program,
         **constants,
         num_warps=WARPS,
-        num_stages=stages_for(constants["ROWS"]),
+        num_stages=stages,
+        maxnreg=registers,
     )
 
 
@@ -277,13 +279,14 @@ def score_constants(
     block_d = max(LEAST, triton.next_power_of_2(width))
     dot = _product_dtype(dtype, keys)
     fitting = MOST_QUERY_BYTES // (block_h * block_d * dot.primitive_bitwidth // 8)
+    most = 1 if dot == tl.float32 else MOST_ROWS  # float32 proves, and does not serve
     chunk = min(CHUNK_BYTES // keys.data.itemsize, block_d)
     return {
         "HEADS": heads,
         "WIDTH": width,
         "PER_PAGE": keys.block_entries,
         "PACKING": keys.packing,
-        "ROWS": max(1, min(MOST_ROWS, fitting, triton.next_power_of_2(rows))),
+        "ROWS": max(1, min(most, fitting, triton.next_power_of_2(rows))),
         "BLOCK_H": block_h,
         "CHUNK": chunk,
         "CHUNKS": block_d // chunk,
@@ -293,9 +296,11 @@ def score_constants(
     }
 
 
-def stages_for(rows: int) -> int:
-    """More rows of a program take the shared memory, and the time, that keys would need."""
-    return 4 if rows == 1 else 3 if rows == 2 else 2
+def limits_of(constants: dict[str, Any]) -> tuple[int, int | None]:
+    """Stages of the loop over keys, and registers, if capped: of packed keys, five programs of one
+    row share a multiprocessor, four of two, three of four."""
+    stages, registers = {1: (4, 104), 2: (3, 128), 4: (2, 168)}[constants["ROWS"]]
+    return stages, registers if constants["DOT"] == tl.float16 else None
 
 
 def _product_dtype(query: torch.dtype, keys: EntryPool) -> tl.dtype:
@@ -324,14 +329,9 @@ def _variant(name: str, rows: int, keys: EntryPool) -> Variant:
     signature = {"query": "*bf16", "weights": "*fp32", "block_table": "*i64", "scores": "*fp32"}
     signature |= {"visible": "*i64", "pool": "*bf16" if keys.packing is None else "*u8"}
     counts = ("rows", "table_stride", "row_stride", "first", "stop", "tiles")
-    return Variant(
-        name,
-        scores_kernel,
-        signature | dict.fromkeys(counts, "i32"),
-        score_constants(torch.bfloat16, rows, 64, 128, keys),
-        WARPS,
-        stages_for(rows),
-    )
+    signature |= dict.fromkeys(counts, "i32")
+    constants = score_constants(torch.bfloat16, rows, 64, 128, keys)
+    return Variant(name, scores_kernel, signature, constants, WARPS, *limits_of(constants))
 
 
 _PACKED = EntryPool.zeros(1, index_packing(64, 128), torch.bfloat16, "cpu")

@@ -14,7 +14,7 @@ from worker.kernels.triton.index_scores import ALIGNED, score_keys
 from worker.kernels.triton.select_top import TILES, keep_best, keep_best_of_tiles, tiles_of
 
 SEGMENT = TILES[-1]  # keys: segments are multiples of it, but for the last
-WORKSPACE_SCORES = 16 << 20  # 64 MiB, and 8 MiB of candidates for each 256 that are chosen
+WORKSPACE_SCORES = 16 << 20  # 64 MiB; and 16 MiB of candidates at k = 512
 MOST_ROWS = WORKSPACE_SCORES // SEGMENT  # that are selected for at once
 
 
