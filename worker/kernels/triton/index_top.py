@@ -14,7 +14,7 @@ from worker.kernels.triton.index_scores import ALIGNED, score_keys
 from worker.kernels.triton.select_top import TILES, keep_best, keep_best_of_tiles, tiles_of
 
 SEGMENT = TILES[-1]  # keys: segments are multiples of it, but for the last
-WORKSPACE_SCORES = 16 << 20  # 64 MiB; and 16 MiB of candidates at k = 512
+WORKSPACE_SCORES = 16 << 20  # 64 MiB; and 32 MiB of candidates at k = 512
 MOST_ROWS = WORKSPACE_SCORES // SEGMENT  # that are selected for at once
 
 
@@ -73,19 +73,21 @@ def keep_best_of_segments(
         score_keys(query, weights, keys, block_table, visible, 0, scores)
         keep_best(scores.flatten(0, 1), seen, best)
         return
-    # The first k candidates are carried; what is behind them is of one segment.
-    size = (rows, (1 + tiles_of(segment)) * k)
-    candidates = torch.empty(size, dtype=torch.int32, device=query.device)
-    ranks = torch.empty_like(candidates)
-    for first in range(0, entries, segment):
+    # The first k candidates are carried; what is behind them is of one segment. They are carried to
+    # the other of two lists: programs read what they choose again while they write.
+    size = (2, rows, (1 + tiles_of(segment)) * k)
+    numbers = torch.empty(size, dtype=torch.int32, device=query.device)
+    ranks = torch.empty_like(numbers)
+    for turn, first in enumerate(range(0, entries, segment)):
         scores = workspace[..., : entries - first]
         score_keys(query, weights, keys, block_table, visible, first, scores)
         scores = scores.flatten(0, 1)
         stop = (1 + tiles_of(scores.shape[1])) * k
-        keep_best_of_tiles(scores, seen, first, k, candidates[:, k:stop], ranks[:, k:stop])
+        here, there = turn % 2, 1 - turn % 2
+        keep_best_of_tiles(scores, seen, first, k, numbers[here, :, k:stop], ranks[here, :, k:stop])
         joined = slice(0 if first else k, stop)
         if first + segment < entries:
-            kept, kept_ranks = candidates[:, :k], ranks[:, :k]  # a program reads before it writes
-            keep_best(ranks[:, joined], candidates[:, joined], kept, kept_ranks)
+            kept, kept_ranks = numbers[there, :, :k], ranks[there, :, :k]
+            keep_best(ranks[here, :, joined], numbers[here, :, joined], kept, kept_ranks)
         else:
-            keep_best(ranks[:, joined], candidates[:, joined], best)
+            keep_best(ranks[here, :, joined], numbers[here, :, joined], best)

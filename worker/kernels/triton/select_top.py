@@ -140,7 +140,7 @@ def keep_best(
     """Write to `best` [T, k] the indices of the k highest scores [T, N], ascending, then -1; and to
     `best_keys` what they are ordered by, if wanted. `seen` [T] says how many columns there are; or
     [T, N] the index of each, ascending, -1 where there is none, and scores are keys. k is at most N
-    or `MOST_KEPT`."""
+    or `MOST_KEPT`. What is written must not overlap what is read."""
     rows, k = best.shape
     while (tiles := tiles_of(scores.shape[1])) > 1:
         assert k <= MOST_KEPT

@@ -12,7 +12,7 @@ from worker.kernels.entry_pool import EntryPool, index_packing
 from worker.kernels.triton.index_top import keep_best_of_segments, row_blocks
 
 lenient = settings(
-    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 PAGES, PER_PAGE, HEADS, DIM = 7, 64, 4, 16
 
