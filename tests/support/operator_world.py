@@ -133,7 +133,6 @@ class Operator:
             if before is None or _news(before) != _news(said):
                 self.parts.replicas.queue.add(target.key)
 
-
     def tell_ends(self) -> None:
         """Tell jobs whose lives are over, as the publisher does every second."""
         if self.world.store_up:
