@@ -8,8 +8,9 @@ None of their tests is overridden. What is skipped, by the suites themselves, fo
 3. There are no recordings to time streams against: `test_stream_time`.
 
 Two minutes long, so run by `make storm`. Six of the 101 fail with the model that comes along today,
-which is half trained: `test_tool_calling_with_no_arguments` and `test_unicode_tool_call_integration`
-with both clients, `test_structured_output[pydantic]` and its asynchronous form with the first.
+which is half trained: `test_tool_calling_with_no_arguments` and
+`test_unicode_tool_call_integration` with both clients, `test_structured_output[pydantic]` and its
+asynchronous form with the first.
 """
 
 from collections.abc import Iterator
