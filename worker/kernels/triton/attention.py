@@ -1,0 +1,140 @@
+"""Sparse attention: what `attend_kernel` and `combine_kernel` are launched with."""
+
+from functools import cache
+from math import e, log2
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from worker.config import ModelConfig
+from worker.kernels.entry_pool import SCALE_GROUP, SCALES_BYTES, EntryPool, Packing, kv_packing
+from worker.kernels.triton.attend import attend_kernel
+from worker.kernels.triton.combine import combine_kernel
+from worker.kernels.triton.variant import Variant
+
+MOST_HEADS = 64  # of a program: the rows of one warpgroup's product
+HOPPER_PROCESSORS = 132
+OVERHEAD_TILES = 2  # a program's reading of the query and writing of the result, in tiles' time
+LEAST_PIECE = 16  # channels of a product
+
+
+def unsupported(config: ModelConfig) -> str | None:
+    """Why a model's heads do not fit, if so."""
+    most = SCALE_GROUP * SCALES_BYTES
+    if config.head_dim > most:
+        return f"head_dim {config.head_dim} is above {most}"
+    return None
+
+
+def sparse_attention(
+    query: torch.Tensor,  # [T, H, D]
+    pools: list[EntryPool],  # one or two; a row is both key and value
+    indices: list[torch.Tensor],  # each [T, K]: rows of the pool beside it; -1 is absent
+    sink: torch.Tensor,  # [H] float32 logits that take weight and give no value
+    scale: float,
+) -> torch.Tensor:
+    """Attention output [T, H, D] in the query's dtype; float32 inside, but products of that dtype."""
+    tokens, heads, width = query.shape
+    assert len(pools) == len(indices) <= 2
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    if out.numel() == 0:
+        return out
+    first, second = pools[0], pools[1] if len(pools) == 2 else None
+    counts = [rows.shape[1] for rows in indices] + [0] * (2 - len(pools))
+    constants = attend_constants(
+        heads, width, first.packing, second.packing if second else None, query.dtype
+    )
+    block_n = constants["BLOCK_N"]
+    tiles = sum(triton.cdiv(count, block_n) for count in counts)
+    blocks = triton.cdiv(heads, constants["BLOCK_H"])
+    splits = splits_for(tokens * blocks, tiles, _processors(query.device))
+    parts, peaks, totals = out, None, None
+    if splits > 1:
+        parts = query.new_empty((tokens, splits, heads, width), dtype=torch.float32)
+        peaks, totals = query.new_empty((2, tokens, splits, heads), dtype=torch.float32)
+    attend_kernel[tokens, splits, blocks](
+        query.contiguous(),
+        first.data,
+        indices[0].contiguous(),
+        counts[0],
+        second.data if second else None,
+        indices[1].contiguous() if second else None,
+        counts[1],
+        sink,
+        scale * log2(e),
+        parts,
+        peaks,
+        totals,
+        SPLITS=splits,
+        **constants,
+    )
+    if splits > 1:
+        combine_kernel[tokens, heads](
+            parts, peaks, totals, sink, out, **combine_constants(heads, width, splits)
+        )
+    return out
+
+
+def attend_constants(
+    heads: int, width: int, window: Packing | None, entries: Packing | None, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The constants of a launch but `SPLITS`, and its warps and stages."""
+    packing = window or entries
+    formats = (width,) if packing is None else (packing.fp8_channels, packing.bf16_channels)
+    wide = dtype != torch.bfloat16  # more bytes an operand: fewer of them
+    most_heads = 16 if wide else MOST_HEADS
+    return {
+        "HEADS": heads,
+        "WIDTH": width,
+        "PIECES": pieces(formats),
+        "WINDOW_PACKING": window,
+        "ENTRY_PACKING": entries,
+        # The interpreter's product of bfloat16 is wrong.
+        "DOT": tl.float32 if wide or triton.knobs.runtime.interpret else tl.bfloat16,
+        "BLOCK_H": min(most_heads, max(16, triton.next_power_of_2(heads))),
+        "BLOCK_N": 16 if wide else 64,
+        "num_warps": 8,
+        "num_stages": 2,
+    }
+
+
+def combine_constants(heads: int, width: int, splits: int) -> dict[str, Any]:
+    """The constants of a launch that puts splits together."""
+    block = triton.next_power_of_2(width)
+    return {"HEADS": heads, "WIDTH": width, "SPLITS": splits, "BLOCK_D": block}
+
+
+def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Channels of the formats one after the other, cut in (first, size): sizes are powers of two
+    and fall within a format, where only the last reaches beyond its end."""
+    found: list[tuple[int, int]] = []
+    first = 0
+    for channels in formats:
+        stop = first + channels
+        at = first
+        while at < stop:
+            size = max(LEAST_PIECE, 1 << ((stop - at).bit_length() - 1))
+            found.append((at, size))
+            at += size
+        first = stop
+    return tuple(found)
+
+
+def splits_for(programs: int, tiles: int, processors: int) -> int:
+    """How many shares the tiles of each of `programs` are cut in, that all processors have work
+    and none does much more of it than another."""
+
+    def time(splits: int) -> int:
+        waves = triton.cdiv(programs * splits, processors)
+        return waves * (triton.cdiv(tiles, splits) + OVERHEAD_TILES)
+
+    return min(range(1, max(1, min(tiles, processors // programs)) + 1), key=time)
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return HOPPER_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
