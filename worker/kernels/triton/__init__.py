@@ -10,8 +10,8 @@ from worker.kernels.reference import (
     grouped_experts,
     index_scores,
     select_top,
-    sparse_attention,
 )
+from worker.kernels.triton.attention import sparse_attention
 from worker.kernels.triton.compress import compress_entries
 from worker.kernels.triton.hyper_connection import (
     hyper_connection_head,

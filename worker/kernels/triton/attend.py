@@ -29,7 +29,7 @@ def attend_kernel(
     totals,  # [T, SPLITS, HEADS] float32 sums of weights relative to them, or None
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    PIECES: tl.constexpr,  # (first channel, power of two) each
+    PIECES: tl.constexpr,  # (first channel, a power of two, end) each
     SPLITS: tl.constexpr,
     WINDOW_PACKING: tl.constexpr,
     ENTRY_PACKING: tl.constexpr,
@@ -42,7 +42,7 @@ def attend_kernel(
     q, acc = (), ()
     for i in tl.static_range(len(PIECES)):
         channel = PIECES[i][0] + tl.arange(0, PIECES[i][1])
-        inside = (head < HEADS)[:, None] & (channel < WIDTH)[None, :]
+        inside = (head < HEADS)[:, None] & (channel < PIECES[i][2])[None, :]
         at = (token * HEADS + head)[:, None] * WIDTH + channel[None, :]
         q += (tl.load(query + at, mask=inside, other=0.0).to(DOT),)
         acc += (tl.zeros([BLOCK_H, PIECES[i][1]], tl.float32),)
@@ -72,7 +72,7 @@ def attend_kernel(
         tl.store(totals + part, total, mask=head < HEADS)
     for i in tl.static_range(len(PIECES)):
         channel = PIECES[i][0] + tl.arange(0, PIECES[i][1])
-        inside = (head < HEADS)[:, None] & (channel < WIDTH)[None, :]
+        inside = (head < HEADS)[:, None] & (channel < PIECES[i][2])[None, :]
         value = acc[i] / total[:, None] if SPLITS == 1 else acc[i]
         at = part[:, None] * WIDTH + channel[None, :]
         tl.store(out + at, narrowed(value, out.dtype.element_ty), mask=inside)
@@ -85,7 +85,7 @@ def _attend(
     BLOCK_N: tl.constexpr,
 ):
     """`acc`, `peak` and `total` after tiles `first` to `stop` of one pool's `rows` [count]."""
-    for tile in tl.range(first, stop):
+    for tile in tl.range(first, stop, disable_licm=True):
         item = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         row = tl.load(rows + item, mask=item < count, other=-1)
         kv = _load(pool, row, WIDTH, PIECES, PACKING, DOT)
@@ -118,7 +118,7 @@ def _load(
     if PACKING is None:
         for i in tl.static_range(len(PIECES)):
             channel = PIECES[i][0] + tl.arange(0, PIECES[i][1])
-            inside = present[:, None] & (channel < WIDTH)[None, :]
+            inside = present[:, None] & (channel < PIECES[i][2])[None, :]
             at = row[:, None] * WIDTH + channel[None, :]
             kv += (tl.load(pool + at, mask=inside, other=0.0).to(DOT),)
     else:
@@ -130,11 +130,11 @@ def _load(
         for i in tl.static_range(len(PIECES)):
             channel = PIECES[i][0] + tl.arange(0, PIECES[i][1])
             if PIECES[i][0] < PACKING.fp8_channels:
-                inside = present[:, None] & (channel < PACKING.fp8_channels)[None, :]
+                inside = present[:, None] & (channel < PIECES[i][2])[None, :]
                 code = tl.load(entry[:, None] + channel[None, :], mask=inside, other=0)
                 kv += (_dequantised(code, exponents, PIECES[i][0], PACKING.group, DOT),)
             else:
-                inside = present[:, None] & (channel < WIDTH)[None, :]
+                inside = present[:, None] & (channel < PIECES[i][2])[None, :]
                 plain = (entry + PACKING.fp8_channels).to(tl.pointer_type(tl.bfloat16))
                 at16 = channel - PACKING.fp8_channels
                 kv += (tl.load(plain[:, None] + at16[None, :], mask=inside, other=0.0).to(DOT),)

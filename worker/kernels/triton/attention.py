@@ -17,7 +17,7 @@ from worker.kernels.triton.variant import Variant
 MOST_HEADS = 64  # of a program: the rows of one warpgroup's product
 HOPPER_PROCESSORS = 132
 OVERHEAD_TILES = 2  # a program's reading of the query and writing of the result, in tiles' time
-LEAST_PIECE = 16  # channels of a product
+LEAST_PIECE, MOST_PIECE = 16, 64  # channels of a product; more at once need more registers
 
 
 def unsupported(config: ModelConfig) -> str | None:
@@ -106,17 +106,17 @@ def combine_constants(heads: int, width: int, splits: int) -> dict[str, Any]:
     return {"HEADS": heads, "WIDTH": width, "SPLITS": splits, "BLOCK_D": block}
 
 
-def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Channels of the formats one after the other, cut in (first, size): sizes are powers of two
-    and fall within a format, where only the last reaches beyond its end."""
-    found: list[tuple[int, int]] = []
+def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Channels of the formats one after the other, cut in (first, size, end): sizes are powers of
+    two, and only the last of a format reaches beyond its end."""
+    found: list[tuple[int, int, int]] = []
     first = 0
     for channels in formats:
         stop = first + channels
         at = first
         while at < stop:
-            size = max(LEAST_PIECE, 1 << ((stop - at).bit_length() - 1))
-            found.append((at, size))
+            size = min(MOST_PIECE, max(LEAST_PIECE, 1 << ((stop - at).bit_length() - 1)))
+            found.append((at, size, min(at + size, stop)))
             at += size
         first = stop
     return tuple(found)
@@ -138,3 +138,38 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return HOPPER_PROCESSORS
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _variant(
+    name: str, window: Packing | None, entries: Packing | None, splits: int, compressed: bool = True
+) -> Variant:
+    """V4-Flash's heads in bfloat16; without compressed entries in the layers that have none."""
+    types = {"query": "*bf16", "window": "*u8" if window else "*bf16", "window_rows": "*i64"}
+    types |= {"window_count": "i32", "entry_count": "i32", "sink": "*fp32", "scale": "fp32"}
+    constants = attend_constants(64, 512, window, entries, torch.bfloat16)
+    # Ahead of time nothing is interpreted.
+    constants |= {"SPLITS": splits, "DOT": tl.bfloat16}
+    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    if compressed:
+        types |= {"entries": "*u8" if entries else "*bf16", "entry_rows": "*i64"}
+    else:
+        constants |= {"entries": None, "entry_rows": None}
+    if splits > 1:
+        types |= {"out": "*fp32", "peaks": "*fp32", "totals": "*fp32"}
+    else:
+        types |= {"out": "*bf16"}
+        constants |= {"peaks": None, "totals": None}
+    return Variant(f"attend, {name}", attend_kernel, types, constants, warps, stages)
+
+
+_PARTS = {"parts": "*fp32", "peaks": "*fp32", "totals": "*fp32", "sink": "*fp32", "out": "*bf16"}
+_WINDOW, _ENTRIES = kv_packing(128, 512, 64), kv_packing(64, 512, 64)
+VARIANTS = (
+    _variant("FP8 window and entries", _WINDOW, _ENTRIES, 1),
+    _variant("FP8 window and entries, a share of two", _WINDOW, _ENTRIES, 2),
+    _variant("window of a chunk, FP8 entries", None, _ENTRIES, 1),
+    _variant("BF16 window and entries", None, None, 1),
+    _variant("FP8 window alone", _WINDOW, None, 1, compressed=False),
+    Variant("combine two shares", combine_kernel, _PARTS, combine_constants(64, 512, 2)),
+    Variant("combine eight shares", combine_kernel, _PARTS, combine_constants(64, 512, 8)),
+)

@@ -168,8 +168,8 @@ def test_repeats_are_the_same_bit_for_bit(device: str, repeats: int) -> None:
 
 
 def test_channels_are_cut_at_formats_and_powers_of_two() -> None:
-    assert pieces((448, 64)) == ((0, 256), (256, 128), (384, 64), (448, 64))
-    assert pieces((90, 10)) == ((0, 64), (64, 16), (80, 16), (90, 16))
+    assert pieces((128, 64)) == ((0, 64, 64), (64, 64, 128), (128, 64, 192))
+    assert pieces((90, 10)) == ((0, 64, 64), (64, 16, 80), (80, 16, 90), (90, 16, 100))
 
 
 def test_shares_fill_the_processors_and_no_wave_is_nearly_empty() -> None:
