@@ -17,14 +17,19 @@ def compress(backend: KernelBackend, device: str, *, tokens: int, dim: int) -> C
     """A chunk of one sequence through CSA: an entry pools its own four tokens' second half and the
     first half of the four before."""
     entries = tokens // RATIO
-    projected = noise(tokens + RATIO, 2, 2 * dim, device=device, dtype=torch.float32)
-    own = torch.arange(entries, device=device)[:, None] * RATIO
-    members = own + torch.arange(OVERLAPPING, device=device)  # of four before the chunk on
-    norm = noise(dim, device=device, dtype=torch.float32)
+    projected = noise(tokens, 2, 2 * dim, device=device, dtype=torch.float32)
+    tail = noise(1, OVERLAPPING, 2, 2 * dim, device=device, dtype=torch.float32)
+    first = torch.arange(entries, device=device)[:, None] * RATIO - RATIO
+    sources = first + torch.arange(OVERLAPPING, device=device)
+    # What comes before the chunk is the last of the ring, which lies behind the chunk.
+    sources = torch.where(sources < 0, tokens + OVERLAPPING + sources, sources)
     turn = torch.polar(
         torch.ones(entries, ROPE_DIMS // 2, device=device),
         torch.rand(entries, ROPE_DIMS // 2, device=device),
     )
+    bias = noise(RATIO, 2 * dim, device=device, dtype=torch.float32)
+    norm = noise(dim, device=device, dtype=torch.float32)
+    slots = torch.zeros(1, dtype=torch.long, device=device)
     blocks = -(-entries // PAGE) + 1
     pool = EntryPool.zeros(blocks, kv_packing(PAGE, dim, ROPE_DIMS), torch.bfloat16, device)
     rows = torch.arange(entries, device=device)
@@ -32,13 +37,10 @@ def compress(backend: KernelBackend, device: str, *, tokens: int, dim: int) -> C
     assert packing is not None
 
     def run(kernels: KernelBackend) -> torch.Tensor:
-        gathered = projected[members]  # [E, 8, 2, 2 * dim]
-        before, after = gathered[:, :RATIO, :, :dim], gathered[:, RATIO:, :, dim:]
-        pooled = kernels.pool_entries(torch.cat((before, after), 1))
-        normed = kernels.rms_norm(pooled, norm, 1e-6)
-        kernels.rotate_(normed, turn)
-        kernels.quantise_entry_(normed, ROPE_DIMS)
-        kernels.store_entries(pool, rows, normed)
+        kernels.compress_entries(
+            projected, tail, slots, sources, bias, norm, turn, pool, rows,
+            eps=1e-6, rounding="entry",
+        )  # fmt: skip
         return pool.data
 
     def values(kernels: KernelBackend) -> torch.Tensor:

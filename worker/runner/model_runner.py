@@ -21,7 +21,8 @@ from worker.model.transformer import Transformer
 from worker.parallel.groups import ALONE, ExpertGroup
 from worker.runner.drafter import Drafter
 from worker.runner.kv_tensors import KVTensors
-from worker.runner.verification import finite, verify
+from worker.runner.sampler import finite
+from worker.runner.verification import verify
 
 PROMPT_ROWS = 64  # rows of logits in memory at once while scoring a prompt
 NOT_FINITE = "the model produced logits that are not finite"
@@ -82,12 +83,16 @@ class ModelRunner:
         first_rows = [
             last + 1 - len(s.token_ids) for s, last in zip(ordered, laid_out.last_rows, strict=True)
         ]
+        poisoned = _poisoned(ordered, first_rows, streams)
         tokens = self._sample(ordered, first_rows, streams)
         drafts: dict[str, list[int]] = {}
         if self.drafter is not None:
             drafts = self.drafter.propose(ordered, first_rows, tokens, streams)
         outputs: list[SequenceOutput] = [SequenceOutput(s.request_id) for s in sequences]
         for i, sequence, first, drawn in zip(order, ordered, first_rows, tokens, strict=True):
+            if sequence.request_id in poisoned:
+                outputs[i] = SequenceOutput(sequence.request_id, error=NOT_FINITE)
+                continue
             chunk = streams[first : first + len(sequence.token_ids)]
             output = self._output(sequence, chunk, drawn)
             outputs[i] = replace(output, draft_token_ids=drafts.get(sequence.request_id, []))
@@ -147,6 +152,23 @@ def _require_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used on this machine: {reason}") from error
+
+
+def _poisoned(
+    sequences: Sequence[ScheduledSequence], first_rows: Sequence[int], streams: torch.Tensor
+) -> set[str]:
+    """Requests with a prompt's token whose streams [T, n, D] are not finite: what they store must
+    not be found by others before the prompt's end tells. A step without prompts asks nothing of
+    the device: there the sampled tokens tell."""
+    chunks: dict[str, tuple[int, int]] = {}
+    for s, first in zip(sequences, first_rows, strict=True):
+        sampled = 0 if s.sample_position is None else 1 + s.draft_count
+        if len(s.token_ids) > sampled:
+            chunks[s.request_id] = (first, first + len(s.token_ids) - sampled)
+    if not chunks:
+        return set()
+    sound = finite(streams.flatten(1)).tolist()
+    return {name for name, (first, stop) in chunks.items() if not all(sound[first:stop])}
 
 
 def _score(logits: torch.Tensor, targets: list[int], count: int) -> list[TokenLogprob]:

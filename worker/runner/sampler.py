@@ -20,6 +20,7 @@ from worker.request import SamplingParams
 GREEDY_BELOW_TEMPERATURE = 1e-5
 NUCLEUS_GUESS = 1024  # tokens sorted at first to find those of top_p
 NUCLEUS_GROWTH = 16
+NO_TOKEN = -1  # in place of a token where logits are not finite
 
 
 def sample(
@@ -28,7 +29,8 @@ def sample(
     positions: Sequence[int],
     allowed: Sequence[bytes | None] | None = None,
 ) -> list[TokenLogprob]:
-    """One token per row of `logits` [R, V] float32, all finite.
+    """One token per row of `logits` [R, V] float32; its id is NO_TOKEN where they are not finite,
+    which comes from the device along with the others' ids.
 
     `positions[r]` is the number of tokens before the sampled one; `allowed[r]` has one bit per
     token id that may be sampled, lowest first (None: all of them). Log-probabilities are those of
@@ -36,13 +38,19 @@ def sample(
     get none: over a whole vocabulary they cost more than the choice.
     """
     token_ids = choose(logits, sampling, positions, allowed)
-    tokens = [TokenLogprob(token_id, None) for token_id in token_ids.tolist()]
+    told = token_ids.masked_fill(~finite(logits), NO_TOKEN).tolist()
+    tokens = [TokenLogprob(token_id, None) for token_id in told]
     for r, params in enumerate(sampling):
-        if params.logprobs is not None:
+        if params.logprobs is not None and told[r] != NO_TOKEN:
             raw = torch.log_softmax(logits[r], dim=-1)
             tokens[r].logprob = float(raw[token_ids[r]])
             tokens[r].top = _top(raw, params.logprobs)
     return tokens
+
+
+def finite(rows: torch.Tensor) -> torch.Tensor:
+    """Which of rows [R, V] are finite throughout: a sum carries every NaN and infinity."""
+    return torch.isfinite(rows.sum(-1))
 
 
 def choose(

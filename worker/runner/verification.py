@@ -7,13 +7,13 @@ runner calls it.
 """
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 import torch
 
 from worker.batch import ScheduledSequence, TokenLogprob
 from worker.request import SamplingParams
-from worker.runner.sampler import sample
+from worker.runner.sampler import NO_TOKEN, sample
 
 
 def verify(
@@ -21,7 +21,6 @@ def verify(
 ) -> list[list[TokenLogprob]]:
     """What follows each of `sequences`, all of which sample: up to 1 + draft_count tokens; none
     where not even the first can be drawn. `logits` [R, vocab] has 1 + draft_count rows of each."""
-    sound = finite(logits).tolist()
     rows: list[int] = []
     sampling: list[SamplingParams] = []
     positions: list[int] = []
@@ -32,7 +31,7 @@ def verify(
         assert s.sample_position is not None
         allowed: Sequence[bytes | None] = s.allowed_tokens or [None] * (1 + s.draft_count)
         count = 0
-        while count <= s.draft_count and sound[first + count] and allowed[count] != b"":
+        while count <= s.draft_count and allowed[count] != b"":
             rows.append(first + count)
             positions.append(s.sample_position + count)
             masks.append(allowed[count])
@@ -48,13 +47,10 @@ def verify(
     ]
 
 
-def finite(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows of [R, V] are finite throughout: a sum carries every NaN and infinity."""
-    return torch.isfinite(logits.sum(-1))
-
-
 def _accepted(drafts: list[int], drawn: list[TokenLogprob]) -> list[TokenLogprob]:
-    """`drawn` up to the first token that its draft did not foresee, with that token."""
+    """`drawn` up to the first token that its draft did not foresee, with that token; nothing from
+    where there is none."""
+    drawn = list(takewhile(lambda token: token.token_id != NO_TOKEN, drawn))
     for i, (draft, token) in enumerate(zip(drafts, drawn, strict=False)):
         if draft != token.token_id:
             return drawn[: i + 1]

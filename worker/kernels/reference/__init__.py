@@ -14,8 +14,7 @@ from worker.kernels.reference.index import index_scores, select_top
 from worker.kernels.reference.norm import rms_norm
 from worker.kernels.reference.output import project_output
 from worker.kernels.reference.pool import load_blocks, store_entries
-from worker.kernels.reference.pooling import pool_entries
-from worker.kernels.reference.quantise import quantise_activation, quantise_entry_, quantise_index
+from worker.kernels.reference.quantise import quantise_activation, quantise_index
 from worker.kernels.reference.rope import rotate_
 from worker.kernels.reference.window_insert import prepare_heads_
 
@@ -29,11 +28,9 @@ __all__ = [
     "hyper_connection_out",
     "index_scores",
     "load_blocks",
-    "pool_entries",
     "prepare_heads_",
     "project_output",
     "quantise_activation",
-    "quantise_entry_",
     "quantise_index",
     "rms_norm",
     "rotate_",

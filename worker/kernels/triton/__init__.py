@@ -22,8 +22,7 @@ from worker.kernels.triton.hyper_connection import (
 from worker.kernels.triton.norm import rms_norm
 from worker.kernels.triton.output import project_output
 from worker.kernels.triton.pool import load_blocks, store_entries
-from worker.kernels.triton.pooling import pool_entries
-from worker.kernels.triton.quantise import quantise_activation, quantise_entry_, quantise_index
+from worker.kernels.triton.quantise import quantise_activation, quantise_index
 from worker.kernels.triton.rope import rotate_
 from worker.kernels.triton.window_insert import prepare_heads_
 
@@ -37,11 +36,9 @@ __all__ = [
     "hyper_connection_out",
     "index_scores",
     "load_blocks",
-    "pool_entries",
     "prepare_heads_",
     "project_output",
     "quantise_activation",
-    "quantise_entry_",
     "quantise_index",
     "rms_norm",
     "rotate_",

@@ -16,11 +16,11 @@ from worker.kernels.entry_pool import SCALE_GROUP, EntryPool, Packing, index_pac
 from worker.kernels.reference.quantise import INDEX_BLOCK, SMALLEST
 from worker.kernels.triton.entry_format import normed, rounded_entry, turned, write_entry
 from worker.kernels.triton.pool import entry_constants
-from worker.kernels.triton.pooling import LOWEST, taken_in
 from worker.kernels.triton.quantise import INDEX_SMALLEST, rounded_index
 from worker.kernels.triton.variant import Variant
 
 FEW_TOKENS = 8  # one after the other; of more, as many side by side
+LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
@@ -86,6 +86,15 @@ def compress_kernel(
         x = rounded_index(x, factor, WIDTH, ROUND_GROUP, SMALLEST)
     row = tl.load(stored_at + entry).to(tl.int64)
     write_entry(x, channel, pool, row, WIDTH, PACKING, GROUP)
+
+
+@triton.jit
+def taken_in(best, weight, total, value, score):
+    """One more token in a running softmax: the highest score, the weights' sum, and the sum of
+    weighted values. `best` begins at the lowest finite number: the first tokens may be absent."""
+    higher = tl.maximum(best, score)
+    fade, share = tl.exp(best - higher), tl.exp(score - higher)
+    return higher, weight * fade + share, total * fade + share * value
 
 
 def compress_entries(

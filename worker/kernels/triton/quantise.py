@@ -10,7 +10,6 @@ import torch
 import triton
 import triton.language as tl
 
-from worker.kernels.entry_pool import SCALE_GROUP
 from worker.kernels.reference.quantise import (
     ACTIVATION_BLOCK,
     E2M1_MAX,
@@ -35,23 +34,20 @@ INDEX_SMALLEST = E2M1_MAX * 2.0**-126
 
 
 @triton.jit
-def entry_kernel(
-    x,  # [N, WIDTH], rows STRIDE apart
-    out,  # [N, WIDTH], rows OUT_STRIDE apart
-    STRIDE: tl.constexpr,
-    OUT_STRIDE: tl.constexpr,
+def activation_kernel(
+    x,  # [N, WIDTH]
+    out,
     WIDTH: tl.constexpr,
-    FP8: tl.constexpr,
     GROUP: tl.constexpr,
     SMALLEST: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = channel < WIDTH
-    value = tl.load(x + row * STRIDE + channel, mask=inside, other=0.0).to(tl.float32)
-    value = rounded_entry(value, channel, FP8, GROUP, SMALLEST)
-    tl.store(out + row * OUT_STRIDE + channel, narrowed(value, out.dtype.element_ty), mask=inside)
+    at = tl.program_id(0).to(tl.int64) * WIDTH + channel
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    value = rounded_entry(value, channel, WIDTH, GROUP, SMALLEST)
+    tl.store(out + at, narrowed(value, out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -99,19 +95,17 @@ def quantise_activation(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(x)
     if x.numel():
         width = x.shape[-1]
-        block = min(ACTIVATION_ELEMENTS, max(ACTIVATION_BLOCK, triton.next_power_of_2(width)))
-        _round_entries(x.view(-1, width), out.view(-1, width), width, ACTIVATION_BLOCK, block)
+        block = _activation_block(width)
+        activation_kernel[x.numel() // width, triton.cdiv(width, block)](
+            x,
+            out,
+            WIDTH=width,
+            GROUP=ACTIVATION_BLOCK,
+            SMALLEST=SMALLEST,
+            BLOCK_D=block,
+            num_warps=4,
+        )
     return out
-
-
-def quantise_entry_(x: torch.Tensor, rope_dims: int) -> None:
-    """Cache rows x [..., D] in place, to what `kv_packing` can hold: e4m3 with one scale per 64
-    channels, the last `rope_dims` channels in bfloat16."""
-    if x.numel():
-        width = x.shape[-1]
-        rows = x.view(-1, width)
-        block = max(SCALE_GROUP, triton.next_power_of_2(width))
-        _round_entries(rows, rows, width - rope_dims, SCALE_GROUP, block)
 
 
 def quantise_index(x: torch.Tensor) -> torch.Tensor:
@@ -137,37 +131,28 @@ def quantise_index(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _round_entries(rows: torch.Tensor, out: torch.Tensor, fp8: int, group: int, block: int) -> None:
-    entry_kernel[len(rows), triton.cdiv(rows.shape[1], block)](
-        rows,
-        out,
-        STRIDE=rows.stride(0),
-        OUT_STRIDE=out.stride(0),
-        WIDTH=rows.shape[1],
-        FP8=fp8,
-        GROUP=group,
-        SMALLEST=SMALLEST,
-        BLOCK_D=block,
-        num_warps=4,
+def _activation_block(width: int) -> int:
+    """Channels of one program: whole groups."""
+    return int(min(ACTIVATION_ELEMENTS, max(ACTIVATION_BLOCK, triton.next_power_of_2(width))))
+
+
+def _activation_variant(width: int) -> Variant:
+    return Variant(
+        f"quantise activation, {width}",
+        activation_kernel,
+        {"x": "*bf16", "out": "*bf16"},
+        {
+            "WIDTH": width,
+            "GROUP": ACTIVATION_BLOCK,
+            "SMALLEST": SMALLEST,
+            "BLOCK_D": _activation_block(width),
+        },
     )
 
 
-def _rounded(name: str, width: int, fp8: int, group: int, block: int) -> Variant:
-    constants: dict[str, float] = {
-        "STRIDE": width,
-        "OUT_STRIDE": width,
-        "WIDTH": width,
-        "FP8": fp8,
-        "GROUP": group,
-    }
-    constants |= {"SMALLEST": SMALLEST, "BLOCK_D": block}
-    return Variant(name, entry_kernel, {"x": "*bf16", "out": "*bf16"}, constants)
-
-
 VARIANTS = (
-    _rounded("quantise activation, 4096", 4096, 4096, ACTIVATION_BLOCK, ACTIVATION_ELEMENTS),
-    _rounded("quantise activation, 1024", 1024, 1024, ACTIVATION_BLOCK, 1024),
-    _rounded("quantise entry", 512, 448, SCALE_GROUP, 512),
+    _activation_variant(4096),
+    _activation_variant(1024),
     Variant(
         "quantise index queries",
         index_kernel,

@@ -56,9 +56,10 @@ class Resources:
 
 def all_variants(operation: str | None = None) -> list[Variant]:
     """Those that the backend's files list in `VARIANTS`, each once; only those that the file of
-    `operation` lists, if given."""
+    `operation` lists, if given, which are none where it calls others' kernels or the reference's.
+    """
     if operation is not None:
-        return list(sys.modules[getattr(backend, operation).__module__].VARIANTS)
+        return list(getattr(sys.modules[getattr(backend, operation).__module__], "VARIANTS", ()))
     names = [m.name for m in pkgutil.iter_modules(backend.__path__) if m.name != "resources"]
     files = [importlib.import_module(f"{backend.__name__}.{name}") for name in names]
     found: Iterator[Variant] = (v for file in files for v in getattr(file, "VARIANTS", ()))
@@ -74,10 +75,13 @@ def measure(variant: Variant) -> Resources:
         for i, kind in enumerate(signature.values())
         if kind.startswith("*")
     }
+    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    if variant.max_registers is not None:
+        options["maxnreg"] = variant.max_registers
     compiled = triton.compile(
         ASTSource(fn=variant.kernel, signature=signature, constexprs=constexprs, attrs=aligned),
         target=SM_90,
-        options={"num_warps": variant.warps, "num_stages": variant.stages},
+        options=options,
     )
     usage = _usage(compiled.asm["cubin"])
     counts = {

@@ -19,6 +19,7 @@ from worker.kernels.triton.stream_projection import (
 from worker.kernels.triton.variant import Variant
 
 BLOCK_D = 32
+MAX_REGISTERS = 128  # leaves room for two of the large programs, and spills nothing
 
 
 @triton.jit
@@ -108,7 +109,7 @@ def advance(
         DOT=tl.bfloat16 if streams.is_cuda else tl.float32,
         num_warps=warps_of(block),
         num_stages=2,
-        maxnreg=128,  # leaves room for two of the large programs, and spills nothing
+        maxnreg=MAX_REGISTERS,
     )
     return out, partials
 
@@ -137,6 +138,7 @@ def _variant(name: str, tokens: int) -> Variant:
         },
         warps=warps_of(block_of_tokens(tokens)),
         stages=2,
+        max_registers=MAX_REGISTERS,
     )
 
 

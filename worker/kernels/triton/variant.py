@@ -8,7 +8,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Variant:
     """`kernel` a @triton.jit function; `signature` argument name -> Triton type ("*bf16", "i32",
-    "fp32"); `constexprs` the rest; `warps`, `stages` as launched."""
+    "fp32"); `constexprs` the rest; `warps`, `stages` and a thread's `max_registers` as launched.
+    """
 
     name: str
     kernel: Any
@@ -16,3 +17,4 @@ class Variant:
     constexprs: Mapping[str, Any]
     warps: int = 4
     stages: int = 2
+    max_registers: int | None = None

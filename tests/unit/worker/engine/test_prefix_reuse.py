@@ -161,3 +161,34 @@ def test_a_prefix_gone_bad_fails_no_later_request(model: Path) -> None:
     fresh = build_scheduler(SMALL, LIMITS, revision="")
     [alone] = answers(fresh, CountingRunner(ModelRunner(model, LIMITS)), request("alone", prompt))
     torch.testing.assert_close(ours, alone, atol=1e-4, rtol=0)
+
+
+def test_a_prompt_gone_bad_fails_before_its_end_and_alone(model: Path) -> None:
+    runner = ModelRunner(model, LIMITS)
+    s = build_scheduler(SMALL, LIMITS, revision="")
+    prompt = tokens(3 * PAGE, seed=9)
+    for r in (request("bad", prompt), request("good", tokens(40, seed=10), max_tokens=9)):
+        s.add(r)
+    errors: dict[str, str | None] = {}
+    sampled: dict[str, bool] = {}  # whether the last step of each sampled
+    steps = 0
+    while s.running or s.waiting:
+        batch = s.schedule()
+        assert batch is not None
+        if steps == 1:  # the first page is known by now, and its entries turn bad
+            for layer in runner.kv.layers:
+                for cache in (layer.entries, layer.index):
+                    if cache is not None:
+                        cache.pages.data[batch.sequences[-1].pages[0]] = torch.nan
+        sampled |= {q.request_id: q.sample_position is not None for q in batch.sequences}
+        for p in s.update(runner.execute(batch)):
+            if p.finish_reason is not None:
+                errors[p.request.request_id] = p.error
+        steps += 1
+        s.check()
+    assert errors == {"bad": NOT_FINITE, "good": None}
+    assert sampled == {"bad": False, "good": True}
+    again = request("again", prompt)
+    s.add(again)
+    s.schedule()
+    assert again.cache_hit_tokens == 0

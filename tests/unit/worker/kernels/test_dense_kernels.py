@@ -5,6 +5,7 @@ import math
 import torch
 
 from worker.kernels import reference
+from worker.kernels.reference.pooling import pool_entries
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,7 +74,7 @@ def test_hyper_connection_next_is_out_and_then_in() -> None:
 def test_pooling_weighs_each_channel_by_its_own_softmax() -> None:
     rows = noise(2, 5, 2, 3)
     rows[0, 1, 1] = -torch.inf
-    pooled = reference.pool_entries(rows)
+    pooled = pool_entries(rows)
     weight = rows[0, :, 1, 2].exp()
     torch.testing.assert_close(pooled[0, 2], (weight * rows[0, :, 0, 2]).sum() / weight.sum())
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.kernels.reference import quantise_activation, quantise_entry_, quantise_index
+from worker.kernels.reference.quantise import quantise_activation, quantise_entry_, quantise_index
 
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 

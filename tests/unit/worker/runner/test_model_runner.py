@@ -9,7 +9,7 @@ from support.v4 import ENGINE, GREEDY, SMALL, Sequences, backend_with
 
 from worker.batch import Batch, StateCopy
 from worker.errors import ConfigError
-from worker.kernels.reference import quantise_activation, quantise_entry_
+from worker.kernels.reference.quantise import quantise_activation, quantise_entry_
 from worker.model.quantization import E2M1_VALUES
 from worker.model.tiny import write_checkpoint
 from worker.request import SamplingParams

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.request import SamplingParams
-from worker.runner.sampler import exponentials, sample
+from worker.runner.sampler import NO_TOKEN, exponentials, sample
 
 VOCAB = 40
 CPU = torch.device("cpu")
@@ -154,8 +154,28 @@ def test_a_row_is_sampled_the_same_alone_and_in_a_crowd(data: st.DataObject) -> 
         assert len(crowd[row].top) == (sampling[row].logprobs or 0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 0.0},
+        {"top_p": 0.5},
+        {"top_k": 2, "min_p": 0.1},
+        {"logit_bias": {2: 5.0}, "logprobs": 2},
+    ],
+)
+def test_a_row_that_is_not_finite_has_no_token_and_harms_no_other(
+    bad: float, changes: dict[str, object]
+) -> None:
+    logits = torch.zeros(2, 40)
+    logits[0, 7] = bad
+    first, second = sample(logits, [params(**changes)] * 2, [5, 5])
+    assert (first.token_id, first.logprob) == (NO_TOKEN, None)
+    assert second == sample(logits[1:], [params(**changes)], [5])[0]
+
+
 def test_one_certain_token_is_always_drawn() -> None:
-    logits = [-math.inf] * 5
+    logits = [-1e4] * 5
     logits[3] = 0.0
     assert set(draw(logits, top_p=0.5)) == {3}
     assert set(draw(logits)) == {3}

@@ -34,7 +34,7 @@ def test_an_operations_kernels_are_told_with_what_they_take() -> None:
 
 
 def test_an_unknown_operation_is_refused() -> None:
-    with pytest.raises(SystemExit, match="no operation 'rotate'; known: gated"):
+    with pytest.raises(SystemExit, match="no operation 'rotate'; known: compress_entries"):
         main(op="rotate")
 
 
