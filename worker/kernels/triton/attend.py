@@ -55,15 +55,39 @@ def attend_kernel(
     tiles = before + tl.cdiv(entry_count, BLOCK_N)
     first, stop = split * tiles // SPLITS, (split + 1) * tiles // SPLITS
     acc, peak, total = _attend(
-        q, acc, peak, total, window, window_rows + token * window_count, window_count, scale,
-        tl.minimum(first, before), tl.minimum(stop, before),
-        WIDTH, PIECES, WINDOW_PACKING, DOT, BLOCK_N,
+        q,
+        acc,
+        peak,
+        total,
+        window,
+        window_rows + token * window_count,
+        window_count,
+        scale,
+        tl.minimum(first, before),
+        tl.minimum(stop, before),
+        WIDTH,
+        PIECES,
+        WINDOW_PACKING,
+        DOT,
+        BLOCK_N,
     )
     if entries is not None:
         acc, peak, total = _attend(
-            q, acc, peak, total, entries, entry_rows + token * entry_count, entry_count, scale,
-            tl.maximum(first - before, 0), tl.maximum(stop - before, 0),
-            WIDTH, PIECES, ENTRY_PACKING, DOT, BLOCK_N,
+            q,
+            acc,
+            peak,
+            total,
+            entries,
+            entry_rows + token * entry_count,
+            entry_count,
+            scale,
+            tl.maximum(first - before, 0),
+            tl.maximum(stop - before, 0),
+            WIDTH,
+            PIECES,
+            ENTRY_PACKING,
+            DOT,
+            BLOCK_N,
         )
 
     part = (token * SPLITS + split) * HEADS + head
@@ -80,8 +104,20 @@ def attend_kernel(
 
 @triton.jit
 def _attend(
-    q, acc, peak, total, pool, rows, count, scale, first, stop,
-    WIDTH: tl.constexpr, PIECES: tl.constexpr, PACKING: tl.constexpr, DOT: tl.constexpr,
+    q,
+    acc,
+    peak,
+    total,
+    pool,
+    rows,
+    count,
+    scale,
+    first,
+    stop,
+    WIDTH: tl.constexpr,
+    PIECES: tl.constexpr,
+    PACKING: tl.constexpr,
+    DOT: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """`acc`, `peak` and `total` after tiles `first` to `stop` of one pool's `rows` [count]."""
@@ -142,9 +178,7 @@ def _load(
 
 
 @triton.jit
-def _dequantised(
-    code, exponents, FIRST: tl.constexpr, GROUP: tl.constexpr, DOT: tl.constexpr
-):
+def _dequantised(code, exponents, FIRST: tl.constexpr, GROUP: tl.constexpr, DOT: tl.constexpr):
     """Bytes [N, C] of channels from FIRST on, with each entry's scales one to a byte of
     `exponents` [N]: exact in bfloat16 and wider."""
     entries: tl.constexpr = code.shape[0]
@@ -154,11 +188,11 @@ def _dequantised(
     exponent = ((exponents[:, None] >> at[None, :]) & 255).to(tl.int32)
     bits = tl.where(exponent == 0, 0x400000, exponent << 23)  # byte 0 is 2^-127, subnormal
     scale = tl.where(exponent == 255, 0x7FC00000, bits).to(tl.float32, bitcast=True)
-    if DOT == tl.bfloat16:
+    if tl.bfloat16 == DOT:
         scale = scale.to(tl.bfloat16)
     scale = tl.broadcast_to(scale[:, :, None], [entries, groups, size])
     scale = tl.reshape(scale, [entries, groups * size])
-    if DOT == tl.bfloat16:
+    if tl.bfloat16 == DOT:
         # The bits of e4m3 at the place of bfloat16's are the number times 2^-120, even where
         # it is subnormal. The code of NaN is not looked for: its scale is NaN as well.
         return tl.inline_asm_elementwise(

@@ -35,7 +35,7 @@ def sparse_attention(
     sink: torch.Tensor,  # [H] float32 logits that take weight and give no value
     scale: float,
 ) -> torch.Tensor:
-    """Attention output [T, H, D] in the query's dtype; float32 inside, but products of that dtype."""
+    """Attention output [T, H, D] in the query's dtype, which products' operands have too."""
     tokens, heads, width = query.shape
     assert len(pools) == len(indices) <= 2
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)

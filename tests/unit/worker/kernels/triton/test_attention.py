@@ -97,7 +97,9 @@ def test_any_shape_gives_what_the_definition_does(
     heads, width, rope = geometry
     window = pool(5, width, rope if formats == "packed" else None, dtype, seed)
     entries = pool(7, width, None if formats == "plain" else rope, dtype, seed + 1)
-    indices = [listed(tokens, n, p.rows, seed) for n, p in zip(counts, (window, entries), strict=True)]
+    indices = [
+        listed(tokens, n, p.rows, seed) for n, p in zip(counts, (window, entries), strict=True)
+    ]
     query, sink = noise(tokens, heads, width, seed=seed).to(dtype), noise(heads, seed=seed)
     found = attended(device, query, [window, entries], indices, sink)
     expected = defined(query, [window, entries], indices, sink)
