@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from worker.config import ModelConfig
-from worker.kernels.entry_pool import SCALE_GROUP, SCALES_BYTES, EntryPool, Packing, kv_packing
+from worker.kernels.entry_pool import SCALE_GROUP, EntryPool, Packing, kv_packing
 from worker.kernels.triton.attend import attend_kernel
 from worker.kernels.triton.combine import combine_kernel
 from worker.kernels.triton.variant import Variant
@@ -17,14 +17,15 @@ from worker.kernels.triton.variant import Variant
 MOST_HEADS = 64  # of a program: the rows of one warpgroup's product
 HOPPER_PROCESSORS = 132
 OVERHEAD_TILES = 2  # a program's reading of the query and writing of the result, in tiles' time
-LEAST_PIECE, MOST_PIECE = 16, 64  # channels of a product; more at once need more registers
+PIECE = SCALE_GROUP  # channels read at once; those of a packed entry have one scale
+MOST_PIECES = 8
 
 
 def unsupported(config: ModelConfig) -> str | None:
     """Why a model's heads do not fit, if so."""
-    most = SCALE_GROUP * SCALES_BYTES
-    if config.head_dim > most:
-        return f"head_dim {config.head_dim} is above {most}"
+    formats = (config.head_dim - config.qk_rope_head_dim, config.qk_rope_head_dim)
+    if len(pieces(formats)) > MOST_PIECES:
+        return f"head_dim {config.head_dim} is above {MOST_PIECES * PIECE}"
     return None
 
 
@@ -89,6 +90,7 @@ def attend_constants(
         "HEADS": heads,
         "WIDTH": width,
         "PIECES": pieces(formats),
+        "PIECE": PIECE,
         "WINDOW_PACKING": window,
         "ENTRY_PACKING": entries,
         # The interpreter's product of bfloat16 is wrong.
@@ -96,7 +98,6 @@ def attend_constants(
         "BLOCK_H": min(most_heads, max(16, triton.next_power_of_2(heads))),
         "BLOCK_N": 16 if wide else 64,
         "num_warps": 8,
-        "num_stages": 2,
     }
 
 
@@ -106,20 +107,17 @@ def combine_constants(heads: int, width: int, splits: int) -> dict[str, Any]:
     return {"HEADS": heads, "WIDTH": width, "SPLITS": splits, "BLOCK_D": block}
 
 
-def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Channels of the formats one after the other, cut in (first, size, end): sizes are powers of
-    two, and only the last of a format reaches beyond its end."""
-    found: list[tuple[int, int, int]] = []
+def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Channels of the formats one after the other, cut in (first, end): each piece is of one
+    format and at most PIECE long. A power of two of them; what is too many is empty."""
+    found: list[tuple[int, int]] = []
     first = 0
     for channels in formats:
         stop = first + channels
-        at = first
-        while at < stop:
-            size = min(MOST_PIECE, max(LEAST_PIECE, 1 << ((stop - at).bit_length() - 1)))
-            found.append((at, size, min(at + size, stop)))
-            at += size
+        found += [(at, min(at + PIECE, stop)) for at in range(first, stop, PIECE)]
         first = stop
-    return tuple(found)
+    empty = triton.next_power_of_2(len(found)) - len(found)
+    return (*found, *[(first, first)] * empty)
 
 
 def splits_for(programs: int, tiles: int, processors: int) -> int:
@@ -149,7 +147,7 @@ def _variant(
     constants = attend_constants(64, 512, window, entries, torch.bfloat16)
     # Ahead of time nothing is interpreted.
     constants |= {"SPLITS": splits, "DOT": tl.bfloat16}
-    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    warps = constants.pop("num_warps")
     if compressed:
         types |= {"entries": "*u8" if entries else "*bf16", "entry_rows": "*i64"}
     else:
@@ -159,7 +157,7 @@ def _variant(
     else:
         types |= {"out": "*bf16"}
         constants |= {"peaks": None, "totals": None}
-    return Variant(f"attend, {name}", attend_kernel, types, constants, warps, stages)
+    return Variant(f"attend, {name}", attend_kernel, types, constants, warps)
 
 
 _PARTS = {"parts": "*fp32", "peaks": "*fp32", "totals": "*fp32", "sink": "*fp32", "out": "*bf16"}

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from worker.kernels.triton.attend import sink_logit
 from worker.kernels.triton.rounding import narrowed
 
 
@@ -24,13 +25,13 @@ def combine_kernel(
     highest = tl.load(peaks + part)
     for split in tl.static_range(1, SPLITS):
         highest = tl.maximum(highest, tl.load(peaks + part + split * HEADS))
-    total = tl.exp2(tl.load(sink + head) * 1.4426950408889634 - highest)
+    total = tl.exp2(sink_logit(tl.load(sink + head)) - highest)
     acc = tl.zeros([BLOCK_D], tl.float32)
     for split in tl.static_range(SPLITS):  # always in this order
         at = part + split * HEADS
         weight = tl.exp2(tl.load(peaks + at) - highest)
         total += weight * tl.load(totals + at)
         acc += weight * tl.load(parts + at * WIDTH + channel, mask=channel < WIDTH, other=0.0)
-    acc = acc / total
+    acc /= total
     at = (token * HEADS + head) * WIDTH + channel
     tl.store(out + at, narrowed(acc, out.dtype.element_ty), mask=channel < WIDTH)

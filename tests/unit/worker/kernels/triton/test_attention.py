@@ -169,9 +169,10 @@ def test_repeats_are_the_same_bit_for_bit(device: str, repeats: int) -> None:
         assert torch.equal(attended(device, query, [entries], [rows], sink), first)
 
 
-def test_channels_are_cut_at_formats_and_powers_of_two() -> None:
-    assert pieces((128, 64)) == ((0, 64, 64), (64, 64, 128), (128, 64, 192))
-    assert pieces((90, 10)) == ((0, 64, 64), (64, 16, 80), (80, 16, 90), (90, 16, 100))
+def test_channels_are_cut_at_formats_and_into_a_power_of_two_of_pieces() -> None:
+    assert pieces((128, 64)) == ((0, 64), (64, 128), (128, 192), (192, 192))
+    assert pieces((90, 10)) == ((0, 64), (64, 90), (90, 100), (100, 100))
+    assert len(pieces((448, 64))) == 8
 
 
 def test_shares_fill_the_processors_and_no_wave_is_nearly_empty() -> None:
