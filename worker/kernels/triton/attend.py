@@ -13,7 +13,7 @@ from worker.kernels.triton.rounding import e4m3_value, narrowed
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window_count", "entry_count", "splits"])
 def attend_kernel(
     query,  # [T, HEADS, WIDTH]
     window,  # a pool's data
@@ -24,14 +24,14 @@ def attend_kernel(
     entry_count,
     sink,  # [HEADS] float32
     scale,  # of logits in base 2
-    out,  # [T, HEADS, WIDTH]; of several splits [T, SPLITS, HEADS, WIDTH] float32, not divided
-    peaks,  # [T, SPLITS, HEADS] float32 maxima of logits in base 2, or None
-    totals,  # [T, SPLITS, HEADS] float32 sums of weights relative to them, or None
+    splits,
+    out,  # [T, HEADS, WIDTH]; of several splits [T, splits, HEADS, WIDTH] float32, not divided
+    peaks,  # [T, splits, HEADS] float32 maxima of logits in base 2; None if there is one split
+    totals,  # [T, splits, HEADS] float32 sums of weights relative to them, or None
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIECES: tl.constexpr,  # (first channel, end) of each piece of an entry
     PIECE: tl.constexpr,  # channels that a piece has room for
-    SPLITS: tl.constexpr,
     WINDOW_PACKING: tl.constexpr,
     ENTRY_PACKING: tl.constexpr,
     DOT: tl.constexpr,  # dtype of products' operands
@@ -39,19 +39,22 @@ def attend_kernel(
     BLOCK_N: tl.constexpr,
 ):
     token, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    head = tl.program_id(2) * BLOCK_H + tl.arange(0, BLOCK_H)
+    block = tl.program_id(2) * BLOCK_H
+    at = tl.arange(0, BLOCK_H)
+    head = block + at
     channel = _channels(PIECES, PIECE)
     inside = (head < HEADS)[:, None] & (channel >= 0)[None, :]
-    at = (token * HEADS + head)[:, None] * WIDTH + channel[None, :]
-    q = tl.load(query + at, mask=inside, other=0.0).to(DOT)
+    # Small constants apart, so that they are no registers' but instructions'.
+    within = at[:, None] * WIDTH + channel[None, :]
+    q = tl.load(query + (token * HEADS + block) * WIDTH + within, mask=inside, other=0.0).to(DOT)
     acc = tl.zeros(q.shape, tl.float32)
     peak = sink_logit(tl.load(sink + head, mask=head < HEADS, other=0.0))
     # The sink's own weight is 1 now; of several splits it is added once, when they are combined.
-    total = tl.full([BLOCK_H], 1.0 if SPLITS == 1 else 0.0, tl.float32)
+    total = tl.full([BLOCK_H], 1.0 if peaks is None else 0.0, tl.float32)
 
     before = tl.cdiv(window_count, BLOCK_N)
     tiles = before + tl.cdiv(entry_count, BLOCK_N)
-    first, stop = split * tiles // SPLITS, (split + 1) * tiles // SPLITS
+    first, stop = split * tiles // splits, (split + 1) * tiles // splits
     rows = window_rows + token * window_count
     begin, end = tl.minimum(first, before), tl.minimum(stop, before)
     acc, peak, total = _attend(
@@ -94,14 +97,14 @@ def attend_kernel(
             BLOCK_N,
         )
 
-    part = (token * SPLITS + split) * HEADS + head
-    if SPLITS > 1:
-        tl.store(peaks + part, peak, mask=head < HEADS)
-        tl.store(totals + part, total, mask=head < HEADS)
-    else:
+    part = (token * splits + split) * HEADS + block
+    if peaks is None:
         acc /= total[:, None]
-    at = part[:, None] * WIDTH + channel[None, :]
-    tl.store(out + at, narrowed(acc, out.dtype.element_ty), mask=inside)
+    else:
+        tl.store(peaks + part + at, peak, mask=head < HEADS)
+        tl.store(totals + part + at, total, mask=head < HEADS)
+    acc = narrowed(acc, out.dtype.element_ty)
+    tl.store(out + part * WIDTH + within, acc, mask=inside)
 
 
 @triton.jit
@@ -206,7 +209,7 @@ def _unpacked(
     scales = block + PACKING.entries * PACKING.row_bytes + at * PACKING.scales_bytes
     exponents = tl.load(scales.to(tl.pointer_type(tl.int64)), mask=present, other=0)
     tl.static_assert(PACKING.group == PIECE and PACKING.scales_bytes == 8)
-    pieces = ()
+    pieces = tl.tuple(())
     for i in tl.static_range(len(PIECES)):
         channel = PIECES[i][0] + tl.arange(0, PIECE)
         inside = present[:, None] & (channel < PIECES[i][1])[None, :]
@@ -226,7 +229,7 @@ def _side_by_side(pieces):
     """One tile of up to 16 tiles, in order: without a move of data between threads."""
     for _ in tl.static_range(4):
         if len(pieces) > 1:
-            pairs = ()
+            pairs = tl.tuple(())
             for i in tl.static_range(len(pieces) // 2):
                 both = tl.permute(tl.join(pieces[2 * i], pieces[2 * i + 1]), (0, 2, 1))
                 pairs += (tl.reshape(both, [both.shape[0], 2 * both.shape[2]]),)

@@ -1,7 +1,7 @@
 """Sparse attention: what `attend_kernel` and `combine_kernel` are launched with."""
 
 from functools import cache
-from math import e, log2
+from math import ceil, e, log2
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from worker.kernels.triton.variant import Variant
 MOST_HEADS = 64  # of a program: the rows of one warpgroup's product
 HOPPER_PROCESSORS = 132
 OVERHEAD_TILES = 2  # a program's reading of the query and writing of the result, in tiles' time
+COMBINE_TILES = 3  # what putting shares together takes, in tiles' time
+MOST_WAVES = 4  # of shares: bounds the memory for them
 PIECE = SCALE_GROUP  # channels read at once; those of a packed entry have one scale
 MOST_PIECES = 8
 
@@ -65,15 +67,15 @@ def sparse_attention(
         counts[1],
         sink,
         scale * log2(e),
+        splits,
         parts,
         peaks,
         totals,
-        SPLITS=splits,
         **constants,
     )
     if splits > 1:
         combine_kernel[tokens, heads](
-            parts, peaks, totals, sink, out, **combine_constants(heads, width, splits)
+            parts, peaks, totals, sink, splits, out, **combine_constants(heads, width)
         )
     return out
 
@@ -101,10 +103,10 @@ def attend_constants(
     }
 
 
-def combine_constants(heads: int, width: int, splits: int) -> dict[str, Any]:
+def combine_constants(heads: int, width: int) -> dict[str, Any]:
     """The constants of a launch that puts splits together."""
     block = triton.next_power_of_2(width)
-    return {"HEADS": heads, "WIDTH": width, "SPLITS": splits, "BLOCK_D": block}
+    return {"HEADS": heads, "WIDTH": width, "BLOCK_D": block}
 
 
 def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -121,14 +123,16 @@ def pieces(formats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def splits_for(programs: int, tiles: int, processors: int) -> int:
-    """How many shares the tiles of each of `programs` are cut in, that all processors have work
-    and none does much more of it than another."""
+    """How many shares the tiles of each of `programs` are cut in: enough for all processors, but
+    no wave of them nearly empty."""
 
-    def time(splits: int) -> int:
-        waves = triton.cdiv(programs * splits, processors)
-        return waves * (triton.cdiv(tiles, splits) + OVERHEAD_TILES)
+    def time(splits: int) -> int:  # in tiles
+        waves = ceil(programs * splits / processors)
+        combined = COMBINE_TILES if splits > 1 else 0
+        return waves * (ceil(tiles / splits) + OVERHEAD_TILES) + combined
 
-    return min(range(1, max(1, min(tiles, processors // programs)) + 1), key=time)
+    most = min(tiles, MOST_WAVES * processors // programs)
+    return min(range(1, max(1, most) + 1), key=time)
 
 
 @cache
@@ -139,35 +143,39 @@ def _processors(device: torch.device) -> int:
 
 
 def _variant(
-    name: str, window: Packing | None, entries: Packing | None, splits: int, compressed: bool = True
+    name: str, window: Packing | None, entries: Packing | None, *, alone: bool = False, shares: bool
 ) -> Variant:
-    """V4-Flash's heads in bfloat16; without compressed entries in the layers that have none."""
+    """V4-Flash's heads in bfloat16; `alone` in layers without compressed entries."""
     types = {"query": "*bf16", "window": "*u8" if window else "*bf16", "window_rows": "*i64"}
     types |= {"window_count": "i32", "entry_count": "i32", "sink": "*fp32", "scale": "fp32"}
+    types |= {"splits": "i32", "out": "*fp32" if shares else "*bf16"}
     constants = attend_constants(64, 512, window, entries, torch.bfloat16)
-    # Ahead of time nothing is interpreted.
-    constants |= {"SPLITS": splits, "DOT": tl.bfloat16}
-    warps = constants.pop("num_warps")
-    if compressed:
-        types |= {"entries": "*u8" if entries else "*bf16", "entry_rows": "*i64"}
-    else:
+    constants["DOT"] = tl.bfloat16  # ahead of time nothing is interpreted
+    if alone:
         constants |= {"entries": None, "entry_rows": None}
-    if splits > 1:
-        types |= {"out": "*fp32", "peaks": "*fp32", "totals": "*fp32"}
     else:
-        types |= {"out": "*bf16"}
+        types |= {"entries": "*u8" if entries else "*bf16", "entry_rows": "*i64"}
+    if shares:
+        types |= {"peaks": "*fp32", "totals": "*fp32"}
+    else:
         constants |= {"peaks": None, "totals": None}
-    return Variant(f"attend, {name}", attend_kernel, types, constants, warps)
+    return Variant(f"attend, {name}", attend_kernel, types, constants, constants.pop("num_warps"))
 
 
-_PARTS = {"parts": "*fp32", "peaks": "*fp32", "totals": "*fp32", "sink": "*fp32", "out": "*bf16"}
+_PARTS = {"parts": "*fp32", "peaks": "*fp32", "totals": "*fp32", "sink": "*fp32"}
 _WINDOW, _ENTRIES = kv_packing(128, 512, 64), kv_packing(64, 512, 64)
 VARIANTS = (
-    _variant("FP8 window and entries", _WINDOW, _ENTRIES, 1),
-    _variant("FP8 window and entries, a share of two", _WINDOW, _ENTRIES, 2),
-    _variant("window of a chunk, FP8 entries", None, _ENTRIES, 1),
-    _variant("BF16 window and entries", None, None, 1),
-    _variant("FP8 window alone", _WINDOW, None, 1, compressed=False),
-    Variant("combine two shares", combine_kernel, _PARTS, combine_constants(64, 512, 2)),
-    Variant("combine eight shares", combine_kernel, _PARTS, combine_constants(64, 512, 8)),
+    _variant("FP8 window and entries", _WINDOW, _ENTRIES, shares=False),
+    _variant("FP8 window and entries, a share", _WINDOW, _ENTRIES, shares=True),
+    _variant("window of a chunk, FP8 entries", None, _ENTRIES, shares=False),
+    _variant("BF16 window and entries", None, None, shares=False),
+    _variant("BF16 window and entries, a share", None, None, shares=True),
+    _variant("FP8 window alone", _WINDOW, None, alone=True, shares=False),
+    _variant("window of a chunk alone", None, None, alone=True, shares=False),
+    Variant(
+        "attend, shares combined",
+        combine_kernel,
+        {**_PARTS, "splits": "i32", "out": "*bf16"},
+        combine_constants(64, 512),
+    ),
 )

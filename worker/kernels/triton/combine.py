@@ -7,27 +7,27 @@ from worker.kernels.triton.attend import sink_logit
 from worker.kernels.triton.rounding import narrowed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def combine_kernel(
-    parts,  # [T, SPLITS, HEADS, WIDTH] float32, weighted sums
-    peaks,  # [T, SPLITS, HEADS] maxima of base 2 logits, the sink's among them
-    totals,  # [T, SPLITS, HEADS] sums of weights relative to them, without the sink
+    parts,  # [T, splits, HEADS, WIDTH] float32, weighted sums
+    peaks,  # [T, splits, HEADS] maxima of base 2 logits, the sink's among them
+    totals,  # [T, splits, HEADS] sums of weights relative to them, without the sink
     sink,  # [HEADS] float32
+    splits,
     out,  # [T, HEADS, WIDTH]
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    SPLITS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.arange(0, BLOCK_D)
-    part = token * SPLITS * HEADS + head
+    part = token * splits * HEADS + head
     highest = tl.load(peaks + part)
-    for split in tl.static_range(1, SPLITS):
+    for split in range(1, splits):
         highest = tl.maximum(highest, tl.load(peaks + part + split * HEADS))
     total = tl.exp2(sink_logit(tl.load(sink + head)) - highest)
     acc = tl.zeros([BLOCK_D], tl.float32)
-    for split in tl.static_range(SPLITS):  # always in this order
+    for split in range(splits):  # always in this order
         at = part + split * HEADS
         weight = tl.exp2(tl.load(peaks + at) - highest)
         total += weight * tl.load(totals + at)

@@ -182,3 +182,4 @@ def test_shares_fill_the_processors_and_no_wave_is_nearly_empty() -> None:
     assert splits_for(1, 10, 132) == 10
     assert splits_for(4_096, 10, 132) == 1
     assert splits_for(1, 0, 132) == 1
+    assert splits_for(70, 130, 132) == 5
