@@ -3,7 +3,7 @@
 BIN := .venv/bin
 UP_FLAGS := $(if $(DETACH),--detach) $(if $(FRESH),--fresh) \
 	$(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
-	$(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT)) $(if $(WORKER_PORT),--worker-port $(WORKER_PORT))
+	$(if $(MODEL),--model $(MODEL)) $(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT)) $(if $(WORKER_PORT),--worker-port $(WORKER_PORT))
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--strip-extras --allow-unsafe --all-build-deps
 RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
@@ -14,7 +14,7 @@ RUNTIME_EXTRAS := --extra controlplane --extra worker --extra embedded
 help: ## Tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-up: install ## Run everything: DETACH=1 FRESH=1 HOST= PORT= ADMIN_PORT= WORKER_PORT=
+up: install ## Run everything: DETACH=1 FRESH=1 MODEL=tiny HOST= PORT= ADMIN_PORT= WORKER_PORT=
 	@$(BIN)/flashplane up $(strip $(UP_FLAGS))
 
 down: install ## Stop what `make up` started

@@ -267,13 +267,26 @@ def demo(
     It chats, calls tools and writes JSON, and knows next to nothing. The official format, with
     the whole vocabulary and the tokenizer; takes seconds.
     """
-    from worker.demo.export import STORED, install
+    from worker.demo.export import install
+    from worker.demo.packaged import STORED, content
 
     try:
-        install((stored or STORED).read_bytes(), directory)
+        install(content(stored or STORED), directory)
     except (WorkerError, OSError) as error:
         _fail(error)
     typer.echo(f"wrote {directory}")
+
+
+@model_app.command()
+def stored() -> None:
+    """Tell which demo model comes along: SHA-256, bytes and file of its stored form."""
+    from worker.demo.packaged import STORED, content, digest
+
+    try:
+        found = content()
+    except (WorkerError, OSError) as error:
+        _fail(error)
+    typer.echo(f"{digest(found)} {len(found)} {STORED}")
 
 
 @model_app.command()

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from controlplane.accounts import funds
@@ -109,6 +110,16 @@ class Balance:
     @property
     def available_p(self) -> int:
         return self.balance_p + self.credit_limit_p - self.held_p
+
+
+# What a `Balance` is made of: a row of these makes one.
+BALANCE_COLUMNS = (
+    Account.balance_p,
+    Account.granted_p,
+    Account.held_p,
+    Account.terms,
+    Account.credit_limit_p,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,11 @@ def top_up(
     return session.get_one(LedgerTransaction, posting.id)
 
 
+def balance_of(row: Row[*tuple[Any, ...]]) -> Balance:
+    """Return what a row of `BALANCE_COLUMNS`, and maybe others, says."""
+    return Balance(*(getattr(row, column.key) for column in BALANCE_COLUMNS))
+
+
 def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
     """Return a tenant's money.
 
@@ -217,17 +233,11 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> Balance:
         NotFound: no such tenant.
     """
     row = session.execute(
-        select(
-            Account.balance_p,
-            Account.granted_p,
-            Account.held_p,
-            Account.terms,
-            Account.credit_limit_p,
-        ).where(Account.tenant_id == tenant_id)
+        select(*BALANCE_COLUMNS).where(Account.tenant_id == tenant_id)
     ).one_or_none()
     if row is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
-    return Balance(**row._mapping)
+    return balance_of(row)
 
 
 def moved_p(session: Session, *, tenant_id: uuid.UUID, transaction_id: uuid.UUID) -> int:

@@ -14,6 +14,7 @@ from controlplane.cli.client import AdminClient
 from controlplane.errors import StartupError
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import Announcement, read_announcement, summary
+from controlplane.supervisor.built_in import BuiltInModel
 from controlplane.supervisor.layout import Layout
 
 if TYPE_CHECKING:
@@ -43,9 +44,13 @@ def start(
     worker_port: Annotated[
         int, typer.Option(min=1, max=65535, help="Engine's port, always on loopback.")
     ] = WORKER_PORT,
+    model: Annotated[
+        BuiltInModel, typer.Option(help="demo: small and trained; tiny: random, its text is noise.")
+    ] = BuiltInModel.DEMO,
     max_model_len: Annotated[
-        int, typer.Option(min=256, help="Context of the tiny model, in tokens.")
-    ] = 32768,
+        int | None,
+        typer.Option(min=256, help="Longest request, in tokens; else as fits the model."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Remove all data of an earlier start, unasked.")
@@ -67,10 +72,12 @@ def start(
         arguments = [
             *("up", "--detached", "--host", host, "--port", str(port)),
             *("--admin-port", str(admin_port), "--worker-port", str(worker_port)),
-            *("--max-model-len", str(max_model_len), *(["--fresh"] if fresh else [])),
+            *("--model", model),
+            *(("--max-model-len", str(max_model_len)) if max_model_len else ()),
+            *(("--fresh",) if fresh else ()),
         ]
         layout = Layout(settings.data_dir.absolute())
-        running = background.join_running(layout, addresses, fresh=fresh)
+        running = background.join_running(layout, addresses, model, fresh=fresh)
         _tell_ready(running or background.start_detached(layout, arguments, typer.echo))
         return
     from controlplane.supervisor import up
@@ -78,7 +85,7 @@ def start(
 
     up.run(
         settings,
-        up.Options(addresses, max_model_len, fresh),
+        up.Options(addresses, model, max_model_len, fresh),
         Progress(Console()),
         # A background supervisor's output is a log, and no key goes into a log.
         _tell_nothing if detached else _tell_ready,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ScalarSelect, func, select, type_coerce
 from sqlalchemy.orm import Session
 
-from controlplane.accounts.ledger import Balance
+from controlplane.accounts.ledger import BALANCE_COLUMNS, Balance, balance_of
 from controlplane.accounts.models import Account, BalanceType
 from controlplane.deployments.models import GpuInterval, VolumeInterval
 from controlplane.errors import NotFound
@@ -29,11 +29,7 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> tuple[Balance, Held]:
     """
     row = session.execute(
         select(
-            Account.balance_p,
-            Account.granted_p,
-            Account.held_p,
-            Account.terms,
-            Account.credit_limit_p,
+            *BALANCE_COLUMNS,
             _held_p(GpuInterval, tenant_id).label("gpu_p"),
             _held_p(VolumeInterval, tenant_id).label("storage_p"),
         ).where(Account.tenant_id == tenant_id)
@@ -41,7 +37,7 @@ def balance(session: Session, *, tenant_id: uuid.UUID) -> tuple[Balance, Held]:
     if row is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
     held = Held(row.held_p - row.gpu_p - row.storage_p, row.gpu_p, row.storage_p)
-    return Balance(row.balance_p, row.granted_p, row.held_p, row.terms, row.credit_limit_p), held
+    return balance_of(row), held
 
 
 def _held_p(

@@ -74,8 +74,11 @@ def parse_chat(body: bytes) -> GenerationRequest:
     fields = _parse_object(body)
     _required(fields, "messages", list[msgspec.Raw])
     effort = effort_of(_field(fields, "reasoning_effort", str))
-    thinking = _field(fields, "thinking", Thinking) or Thinking()
-    thinks = thinking.type != "disabled" and effort != "none"
+    thinking = _field(fields, "thinking", Thinking)
+    thinks = effort != "none" and (thinking or Thinking()).type != "disabled"
+    if thinking is None and effort is None:
+        # The format has no thinking before a forced call; clients that force one seldom say so.
+        thinks = not _forces_a_call(fields)
     default = "chat" if not thinks else "max" if effort == "max" else "thinking"
     forwarded = {name: raw for name, raw in fields.items() if name in CHAT_FIELDS}
     forwarded["thinking"] = _THINKING[thinks]
@@ -157,6 +160,12 @@ def _required(fields: dict[str, msgspec.Raw], name: str, kind: type[T]) -> T:
     if not value:
         raise UnprocessableRequest(f"{name!r} is required and must not be empty", param=name)
     return value
+
+
+def _forces_a_call(fields: dict[str, msgspec.Raw]) -> bool:
+    """Whether the answer must be a tool call. The engine judges the field's form."""
+    choice = msgspec.json.decode(fields.get("tool_choice", _NULL))
+    return choice == "required" or isinstance(choice, dict)
 
 
 def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:

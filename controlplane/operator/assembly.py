@@ -145,6 +145,13 @@ class Assembly:
             changed=self._replica_queue.add,
             engine_token=self._token,
         )
+        self._publisher = Publisher(
+            store,
+            replicas=self.replicas.routed,
+            pods=self.replicas.pods_of,
+            engine=self.monitor.engine,
+            watched_at=lambda: self.caches.watched_at(PODS),
+        )
         self._namespaces = reading.Namespaces(
             cluster,
             self._tenant_settings(),
@@ -187,6 +194,7 @@ class Assembly:
             signals=lambda: self.monitor.signals(),
             workloads=workloads,
             queue=self._replica_queue,
+            end_told=lambda uid: self._publisher.has_told_end(uid),
             xid_actions=self._tables.xid_actions,
             clock=self._clocks.wall,
         )
@@ -261,14 +269,6 @@ class Assembly:
         return replica, deployment, endpoint
 
     def _publishers(self, store: Store) -> tuple[Teller, ...]:
-        publisher = Publisher(
-            store,
-            replicas=self.replicas.routed,
-            pods=self.replicas.pods_of,
-            engine=self.monitor.engine,
-            watched_at=lambda: self.caches.watched_at(PODS),
-        )
-        publisher.subscribe(self.caches[REPLICAS])
         pools = PoolPublisher(store, self.deployments.records)
         volumes = VolumePublisher(
             store,
@@ -277,7 +277,7 @@ class Assembly:
             watched_at=lambda: self.caches.watched_at(VOLUME_CLAIMS),
         )
         return (
-            Teller("replicas", publisher.tell),
+            Teller("replicas", self._publisher.tell),
             Teller("pools", pools.publish),
             Teller("volumes", volumes.publish),
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controlplane.processes.files import read_json, write_json
 from controlplane.processes.process import Identity
+from controlplane.supervisor.built_in import SERVING, BuiltInModel
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,10 @@ class Announcement:
     """Where the product listens and what opens it.
 
     `base_url` is the customers' origin, ready for an OpenAI client: as at DeepSeek, every path
-    answers with and without `/v1`.
+    answers with and without `/v1`. `model` is what the engine serves.
     """
 
+    model: BuiltInModel
     base_url: str
     api_key: str
     admin_url: str
@@ -62,13 +64,13 @@ Flashplane is ready.
 
 curl {it.base_url}/v1/chat/completions \\
   -H 'Authorization: Bearer {it.api_key}' -H 'Content-Type: application/json' \\
-  -d '{{"model": "{model}", "max_tokens": 32, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+  -d '{{"model": "{model}", "max_tokens": 256, "messages": [{{"role": "user", "content": "Hi"}}]}}'
 
 from openai import OpenAI
 client = OpenAI(base_url="{it.base_url}", api_key="{it.api_key}")
 print(client.chat.completions.create(
-    model="{model}", max_tokens=32, messages=[{{"role": "user", "content": "Hi"}}]))
+    model="{model}", max_tokens=256, messages=[{{"role": "user", "content": "Hi"}}]))
 
-The tiny model has random weights: it runs the whole V4-Flash architecture, and its text is noise.
+{SERVING[it.model].told}
 See `flashplane status`; stop with Ctrl-C or `flashplane down`.
 """

@@ -26,6 +26,7 @@ from controlplane.supervisor.announcement import (
     announced_pids,
     read_announcement,
 )
+from controlplane.supervisor.built_in import BuiltInModel
 from controlplane.supervisor.errors import AlreadyRunning, SupervisorError
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans, stop_pods
@@ -92,7 +93,9 @@ def start_detached(
         raise
 
 
-def join_running(layout: Layout, addresses: Addresses, *, fresh: bool) -> Announcement | None:
+def join_running(
+    layout: Layout, addresses: Addresses, model: BuiltInModel, *, fresh: bool
+) -> Announcement | None:
     """Wait until the product that runs here already has served a completion; None: nothing runs.
 
     Raises:
@@ -110,8 +113,9 @@ def join_running(layout: Layout, addresses: Addresses, *, fresh: bool) -> Announ
                 f"{layout.supervisor_log}, or end it with `flashplane down`."
             )
         time.sleep(POLL_SECONDS)
-    asked = (addresses.gateway_url, addresses.admin_url, addresses.worker_url)
-    if fresh or asked != (running.base_url, running.admin_url, running.worker_url):
+    asked = (addresses.gateway_url, addresses.admin_url, addresses.worker_url, model)
+    runs = (running.base_url, running.admin_url, running.worker_url, running.model)
+    if fresh or asked != runs:
         raise AlreadyRunning(
             f"Flashplane is already running in {layout.root}, pid {supervisor.pid}, at "
             f"{running.base_url}: end it with `flashplane down` to start it differently."

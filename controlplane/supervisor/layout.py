@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane.supervisor.built_in import BuiltInModel
 from controlplane.supervisor.errors import AlreadyRunning
 from controlplane.supervisor.sockets import remove_short_folder, socket_folder
 
@@ -59,16 +60,6 @@ class Layout:
         return self.root / "valkey"
 
     @property
-    def model(self) -> Path:
-        """The tiny checkpoint."""
-        return self.root / "tiny-model"
-
-    @property
-    def model_sizes(self) -> Path:
-        """How long each file of the tiny checkpoint is; written when it is whole."""
-        return self.root / "tiny-model.json"
-
-    @property
     def journal(self) -> Path:
         """The gateway's journal."""
         return self.root / "journal"
@@ -98,6 +89,14 @@ class Layout:
         """One log per process."""
         return self.root / "log"
 
+    def model(self, model: BuiltInModel) -> Path:
+        """Return a built-in model's checkpoint."""
+        return self.root / f"{model}-model"
+
+    def model_record(self, model: BuiltInModel) -> Path:
+        """Return what tells of a checkpoint's source and files; written when it is whole."""
+        return self.root / f"{model}-model.written.json"
+
     def sockets(self) -> Path:
         """Return the folder of Unix sockets; made when missing."""
         return socket_folder(self.root)
@@ -109,15 +108,17 @@ class Layout:
 
     def wipe(self) -> None:
         """Remove everything `up` made. Call it as the owner, with nothing running."""
-        folders = (self.postgres, self.valkey, self.model, self.journal, self.pods, self.logs)
+        folders = (self.postgres, self.valkey, self.journal, self.pods, self.logs)
+        models = map(self.model, BuiltInModel)
         of_files = (self.worker_journal, self.beat_schedule, self.audit_anchors)
-        for folder in (*folders, *(file.parent for file in of_files)):
+        for folder in (*folders, *models, *(file.parent for file in of_files)):
             if folder.exists():
                 shutil.rmtree(folder)
         if self.nobody.is_symlink():
             shutil.rmtree(self.nobody.readlink(), ignore_errors=True)
         self.tidy()
-        for file in (self.nobody, self.secrets_file, self.process_file, self.model_sizes):
+        records = map(self.model_record, BuiltInModel)
+        for file in (self.nobody, self.secrets_file, self.process_file, *records):
             file.unlink(missing_ok=True)
 
     @contextmanager

@@ -12,7 +12,7 @@ from controlplane.crd.configuration import CATALOGUE_NAME, GPUConfiguration
 
 NODE = "local"
 TINY_RESOURCE = "flashplane.io/tiny"
-TINY_CLAIM = "tiny"  # what weights are called that are the tiny checkpoint
+TINY_CLAIM = "tiny"  # what the weights are called of the model that `up` serves
 TINIES = 8  # tiny replicas that this machine takes at once
 CPU_TINY = GPUConfiguration(
     id="cpu-tiny",

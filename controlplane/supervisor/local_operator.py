@@ -47,7 +47,7 @@ def run(settings: Settings, *, folder: Path, model: Path) -> None:
 
     Args:
         folder: of the pods' disks and processes; `is_ready` asks it.
-        model: the tiny checkpoint.
+        model: the checkpoint that pods find in the claim `tiny`.
     """
     log.configure("operator", log_dir=settings.log_dir, level=settings.log_level)
     stop = threading.Event()

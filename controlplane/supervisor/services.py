@@ -79,6 +79,7 @@ def worker_service(
     *,
     model: str,
     max_model_len: int,
+    draft_tokens: int,
     journal: Path,
     log_file: Path,
 ) -> Service:
@@ -92,7 +93,8 @@ def worker_service(
             *(os.fspath(program), "serve", os.fspath(model_dir)),
             *("--host", "127.0.0.1", "--port", str(addresses.worker_port)),
             *("--device", "cpu", "--dtype", "float32"),
-            *("--max-model-len", str(max_model_len), "--served-model-name", model),
+            *("--max-model-len", str(max_model_len), "--draft-tokens", str(draft_tokens)),
+            *("--served-model-name", model),
             *("--drain-seconds", str(WORKER_DRAIN_SECONDS)),
             *("--journal", os.fspath(journal), "--log-file", os.fspath(log_file)),
         ),
@@ -108,7 +110,7 @@ def operator_service(
 
     Args:
         pods: the folder of its pods.
-        model: the tiny checkpoint, which is the claim `tiny` to pods.
+        model: the checkpoint that is the claim `tiny` to pods.
     """
     pods.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Service(

@@ -2,11 +2,7 @@
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 from sqlalchemy import text
@@ -15,9 +11,10 @@ from sqlalchemy.exc import OperationalError
 from controlplane import schema
 from controlplane.db import open_engine, session_factory
 from controlplane.pricing.drafts import SERVERLESS
-from controlplane.processes.files import read_json, write_json
 from controlplane.settings import Settings, child_environment
+from controlplane.supervisor import checkpoint
 from controlplane.supervisor.announcement import Announcement
+from controlplane.supervisor.built_in import SERVING, BuiltInModel
 from controlplane.supervisor.demo import ensure_demo
 from controlplane.supervisor.errors import SupervisorError
 from controlplane.supervisor.given import check_database_url, check_redis_url
@@ -50,7 +47,8 @@ class Start:
     settings: Settings
     layout: Layout
     addresses: Addresses
-    max_model_len: int
+    model: BuiltInModel
+    max_model_len: int | None
     tree: Tree
     progress: Progress
     database_url: str = ""
@@ -135,18 +133,15 @@ class Start:
 
     def _engine(self) -> None:
         """Start the worker; it loads its model while the control plane starts."""
-        sizes = read_json(self.layout.model_sizes, dict[str, int])
-        if sizes is None or sizes != _file_sizes(self.layout.model):
-            with self.progress.step("Tiny V4-Flash checkpoint"):
-                shutil.rmtree(self.layout.model, ignore_errors=True)
-                _write_tiny_model(self.layout.model)
-                write_json(self.layout.model_sizes, _file_sizes(self.layout.model))
+        directory = checkpoint.ensure(self.layout, self.model, self.progress)
+        serving = SERVING[self.model]
         self.tree.start(
             worker_service(
-                self.layout.model,
+                directory,
                 self.addresses,
                 model=MODEL,
-                max_model_len=self.max_model_len,
+                max_model_len=self.max_model_len or serving.context,
+                draft_tokens=serving.draft_tokens,
                 journal=self.layout.worker_journal,
                 log_file=self.layout.logs / "worker.log",
             )
@@ -177,7 +172,10 @@ class Start:
             grace_seconds=self.settings.shutdown_grace_seconds,
         )
         operator = operator_service(
-            environment, needs=self.embedded, pods=self.layout.pods, model=self.layout.model
+            environment,
+            needs=self.embedded,
+            pods=self.layout.pods,
+            model=self.layout.model(self.model),
         )
         with self.progress.step("Gateway, REST API, jobs"):
             for service in (*services, operator):
@@ -207,6 +205,7 @@ class Start:
 
     def _announcement(self, secrets: Secrets) -> Announcement:
         return Announcement(
+            model=self.model,
             base_url=self.addresses.gateway_url,
             api_key=secrets.api_key,
             admin_url=self.addresses.admin_url,
@@ -214,23 +213,6 @@ class Start:
             worker_url=self.addresses.worker_url,
             database_url=self.database_url,
             redis_url=self.redis_url,
-        )
-
-
-def _file_sizes(directory: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in directory.glob("*")}
-
-
-def _write_tiny_model(directory: Path) -> None:
-    program = Path(sys.executable).with_name("flashplane-worker")
-    result = subprocess.run(
-        [program, "model", "tiny", directory], capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        last = (result.stderr.strip() or result.stdout.strip() or "no message").splitlines()[-1]
-        raise SupervisorError(
-            f"The tiny model could not be written ({last}): free some disk space, run "
-            f"`flashplane-worker model tiny {directory}` to see the whole error, and start again."
         )
 
 

@@ -17,6 +17,7 @@ from controlplane.processes.process import bound_log, identify
 from controlplane.processes.table import SUPERVISOR, ProcessTable
 from controlplane.settings import Settings
 from controlplane.supervisor.announcement import Announcement
+from controlplane.supervisor.built_in import BuiltInModel
 from controlplane.supervisor.layout import Layout
 from controlplane.supervisor.orphans import stop_orphans, stop_pods
 from controlplane.supervisor.ports import check_port
@@ -30,10 +31,11 @@ WATCH_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """What the command line asks for. `max_model_len`: None is as the model is served."""
 
     addresses: Addresses
-    max_model_len: int
+    model: BuiltInModel
+    max_model_len: int | None
     fresh: bool = False
 
 
@@ -58,7 +60,15 @@ def run(
             layout.wipe()
         _check_ports(options.addresses)
         tree = Tree(table, layout.logs, progress.say)
-        start = Start(settings, layout, options.addresses, options.max_model_len, tree, progress)
+        start = Start(
+            settings,
+            layout,
+            options.addresses,
+            options.model,
+            options.max_model_len,
+            tree,
+            progress,
+        )
         try:
             itself = identify(os.getpid())
             assert itself is not None

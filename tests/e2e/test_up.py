@@ -100,7 +100,7 @@ def test_a_second_up_in_the_background_joins_what_runs(
 def test_a_second_up_that_asks_for_something_else_is_refused(
     shared_product: Product, up: dict[str, Any]
 ) -> None:
-    for other in (["--fresh"], ["--port", "1"]):
+    for other in (["--fresh"], ["--port", "1"], ["--model", "demo"]):
         result = shared_product.command("up", "--detach", *shared_product.flags, *other)
         assert result.returncode == 1
         assert "flashplane down" in result.stderr

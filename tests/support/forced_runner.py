@@ -19,6 +19,7 @@ from support.v4 import backend_with
 from worker.batch import ScheduledSequence, SequenceOutput, TokenLogprob
 from worker.config import EngineConfig
 from worker.kernels import reference
+from worker.kernels.entry_pool import EntryPool
 from worker.model.ragged import lay_out
 from worker.runner.model_runner import ModelRunner
 
@@ -83,7 +84,7 @@ class ForcedRunner(ModelRunner):
     def __init__(
         self, directory: Path, engine: EngineConfig, expected: dict[str, Expectation], seed: int
     ) -> None:
-        engine = replace(engine, kernels=backend_with(select_top=self.select_top))
+        engine = replace(engine, kernels=backend_with(index_top=self.index_top))
         super().__init__(directory, engine)
         self.expected = expected
         self.findings = Findings()
@@ -91,8 +92,18 @@ class ForcedRunner(ModelRunner):
         self.rows: list[tuple[str, int]] = []  # of the forward in progress: whose, and where
         self.selected_rows = 0
 
-    def select_top(self, scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
+    def index_top(
+        self,
+        query: torch.Tensor,
+        weights: torch.Tensor,
+        keys: EntryPool,
+        block_table: torch.Tensor,
+        visible: torch.Tensor,
+        entries: int,
+        k: int,
+    ) -> torch.Tensor:
         """Transformers' choice, after a look at how ours would differ."""
+        scores = reference.index_scores(query, weights, keys, block_table, entries).flatten(0, 1)
         layer, first = divmod(self.selected_rows, len(self.rows))
         self.selected_rows += len(scores)
         ours = reference.select_top(scores, visible, k)

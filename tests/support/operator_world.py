@@ -33,7 +33,7 @@ from controlplane.crd.configuration import CATALOGUE_NAME
 from controlplane.crd.replica import Replica
 from controlplane.local.objects import Call, LocalCluster, Moment
 from controlplane.operator.assembly import Assembly, Clocks
-from controlplane.operator.replica.publisher import routed
+from controlplane.operator.replica.publisher import is_over, routed
 from controlplane.operator.signals import EngineState, Signals
 from controlplane.planner.catalogue import KEY
 from controlplane.registry import replicas as registry
@@ -89,6 +89,8 @@ class Operator:
         self.parts = Assembly(world.cluster, settings, store, lambda: self.leading, clocks)
         self.parts.replicas.signals = self.signals
         self.parts.deployments.signals = self.signals
+        self.ends_told: set[str] = set()
+        self.parts.replicas.end_told = self.ends_told.__contains__
         self.watched_at = 0.0  # when all changes of pods were known
 
     def signals(self) -> Signals:
@@ -130,6 +132,12 @@ class Operator:
                 self.engines[target.uid] = said = replace(said, proven=False)
             if before is None or _news(before) != _news(said):
                 self.parts.replicas.queue.add(target.key)
+
+    def tell_ends(self) -> None:
+        """Tell jobs whose lives are over, as the publisher does every second."""
+        if self.world.store_up:
+            known = self.parts.replicas.routed()
+            self.ends_told.update(it.uid for it in known if is_over(it.status))
 
 
 class World:
@@ -224,6 +232,7 @@ class World:
         """Let time pass: gateways and engines speak as they do all the time."""
         self.now += seconds
         self.operator.ask_engines()
+        self.operator.tell_ends()
         self.gateways_look()
         self.laws.bill()
 

@@ -23,10 +23,11 @@ KEPT = ("PATH", "PYTHONPATH", "HOME", "LANG", "OMP_NUM_THREADS", "SSL_CERT_FILE"
 
 @dataclass(frozen=True)
 class Product:
-    """One data folder and three ports."""
+    """One data folder, three ports and a built-in model."""
 
     folder: Path
     ports: tuple[int, int, int]
+    model: str = "tiny"
 
     @property
     def data_dir(self) -> Path:
@@ -37,6 +38,7 @@ class Product:
         port, admin_port, worker_port = map(str, self.ports)
         return [
             *("--port", port, "--admin-port", admin_port, "--worker-port", worker_port),
+            *("--model", self.model),
         ]
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,9 +85,13 @@ class Product:
 
 
 @contextmanager
-def product(folder: Path) -> Iterator[Product]:
-    """Give a product that is not started yet, and leave nothing of it running."""
-    it = Product(folder, (free_port(), free_port(), free_port()))
+def product(folder: Path, model: str = "tiny") -> Iterator[Product]:
+    """Give a product that is not started yet, and leave nothing of it running.
+
+    Args:
+        model: `tiny` starts fastest; `demo` for tests that look at answers.
+    """
+    it = Product(folder, (free_port(), free_port(), free_port()), model)
     try:
         yield it
     finally:

@@ -111,6 +111,7 @@ class World:
     owner_exists: bool = True
     terminating: bool = False
     refused: str = ""
+    end_told: bool = True
     body: Object | None = None
     done: list[Any] = field(default_factory=list)
     events: list[Emit] = field(default_factory=list)
@@ -165,6 +166,7 @@ class World:
             owner_exists=self.owner_exists,
             namespace_terminating=self.terminating,
             refused=self.refused,
+            end_told=self.end_told,
         )
 
     # What is done.

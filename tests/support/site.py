@@ -26,6 +26,7 @@ from support.operators import Operators
 from support.polling import until
 from support.release import NAMESPACE
 from support.shop import HIT_P, MISS_P, OUTPUT_P, Customer, Shop
+from support.streaming import customer, stream
 
 from controlplane.cluster import PODS, NotFound, Object
 from controlplane.crd.base import DEPLOYMENTS, ENDPOINTS, OWNER_LABEL, Path
@@ -173,6 +174,16 @@ class Site:
             row, lambda it: (it.status.serving, it.status.replicas) == (replicas, replicas)
         )
 
+    def answering(self, pool: Deployment) -> None:
+        """Wait until the gateway has heard of a pool that serves: it is told within a second."""
+        with customer(self.url, self.customer.token) as http:
+
+            def answers() -> bool:
+                seen = stream(http, pool.name, tokens=1)
+                return seen.done and seen.error is None
+
+            until(answers, seconds=10, what=f"the gateway to know {pool.name}")
+
     def lives(self, row: Deployment) -> list[Life]:
         """Return what its replicas have been."""
         return self.chronicle.of(row.namespace, row.name)
@@ -214,7 +225,7 @@ class Site:
                 it.ended_at and it.billed_ms == it.proven_ms for it in found
             )
 
-        until(is_whole, seconds=20, what="the bill to be whole")
+        until(is_whole, seconds=20, what=f"the bill to be whole of {self.tell(row)}")
         found = self.intervals(row)
         assert {str(it.id) for it in found} <= served.keys()
         for interval in found:
@@ -312,9 +323,7 @@ def site(
     ):
         for node in nodes:
             written.expect(node.name, node.allocatable[TINY])
-        customer = shop.customer(1000 * P_PER_USD)
-        yield Site(
-            server, kube, running, shop, customer, url, written, folder, weights, database_url
-        )
+        buyer = shop.customer(1000 * P_PER_USD)
+        yield Site(server, kube, running, shop, buyer, url, written, folder, weights, database_url)
     kube.close()
     engine.dispose()

@@ -33,7 +33,6 @@ IDS = "rows.ids"
 SCALE = ".scale"
 MAGIC = b"flashplane-demo-1\n"
 COMPRESSION = 6
-STORED = Path(__file__).parent / "demo.model"  # the one that comes along, once it is trained
 
 
 def stored(state: TrainingState, config: ModelConfig) -> bytes:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from worker.config import ModelConfig
+from worker.demo.copying import begin_copying
 from worker.demo.rounding import rounded
+from worker.demo.vocabulary import common_direction
 from worker.model.checkpoint import ROUTED_EXPERT, expected_tensors
 
 ROWS = "rows"
@@ -53,6 +55,7 @@ def initial(config: ModelConfig, rows: torch.Tensor, seed: int) -> dict[str, tor
         noise = torch.randn(parameter.shape, generator=generator)
         tensors[name] = _begun(name, parameter.shape, noise, config)
     tensors[ROWS] = rows.float()
+    begin_copying(tensors, config, common_direction(config.hidden_size), generator)
     return tensors
 
 

@@ -69,9 +69,9 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     # One GPU, at most 25 minutes.
-    "full": Preset(FULL_MODEL, 24.0, step_tokens=32_768, matrix_rate=0.003, rate=0.004),
+    "full": Preset(FULL_MODEL, 24.0, step_tokens=32_768, matrix_rate=0.0005, rate=0.002),
     # Two CPU cores, at most two hours.
-    "reduced": Preset(REDUCED_MODEL, 110.0, step_tokens=4_096, matrix_rate=0.003, rate=0.004),
+    "reduced": Preset(REDUCED_MODEL, 110.0, step_tokens=4_096, matrix_rate=0.0005, rate=0.002),
 }
 
 

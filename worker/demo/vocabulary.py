@@ -25,9 +25,10 @@ from worker.model.tiny import tokenizer_file
 
 OWN_KEY, TABLE_KEY = 0x6465_6D6F, 0x6861_7368  # of the streams of random numbers
 WORD_KEY, SPACE_KEY, CASE_KEY = 0x776F_7264, 0x7370_6163, 0x6361_7365
+COMMON_KEY = 0x636F_6D6D
 SUMMANDS = 4  # 16-bit uniform numbers, whose sum is nearly normal
-# Their squares are as what a row owes to its word, its space, its case and itself alone.
-WORD, SPACE, CASE, OWN = 10, 5, 5, 7
+# Their squares are as what a row owes to its word, its space, its case, itself alone, and nothing.
+WORD, SPACE, CASE, OWN, COMMON = 10, 5, 5, 7, 8
 CASES = ("other", "digits", "lower", "upper", "title")
 PART = 8_192  # rows made at a time; the integers of all would be large
 
@@ -43,16 +44,24 @@ def frozen_rows(config: ModelConfig) -> torch.Tensor:
     case = [CASES.index(case_of(s)) for s in spelled]
     words = numpy.concatenate(list(_normal(WORD_KEY, config.vocab_size, width)))
     (spaces,), (cases,) = _normal(SPACE_KEY, 2, width), _normal(CASE_KEY, len(CASES), width)
+    (common,) = _normal(COMMON_KEY, 1, width)
     rows = torch.empty(config.vocab_size, width, dtype=torch.bfloat16)
     begin = 0
     for own in _normal(OWN_KEY, config.vocab_size, width):
         part = slice(begin, begin + len(own))
         sums = WORD * words[leader[part]].astype(numpy.int64) + OWN * own
-        sums += SPACE * spaces[space[part]] + CASE * cases[case[part]]
+        sums += SPACE * spaces[space[part]] + CASE * cases[case[part]] + COMMON * common
         length = numpy.sqrt(numpy.square(sums).sum(1, keepdims=True) / width)
         rows[part] = torch.from_numpy((sums / length).astype(numpy.float32))
         begin += len(own)
     return rows
+
+
+def common_direction(width: int) -> torch.Tensor:
+    """[width] float32 of length one: what all rows have a share of."""
+    (common,) = _normal(COMMON_KEY, 1, width)
+    direction: torch.Tensor = torch.from_numpy(common[0].astype(numpy.float32))
+    return direction.div_(direction.norm())
 
 
 def spellings(count: int) -> list[bytes]:

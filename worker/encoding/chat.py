@@ -122,6 +122,9 @@ class ChatEncoding:
         _refuse_unsupported(fields)
         _check_schemas(fields)
         body = {k: fields[k] for k in PROMPT_FIELDS if fields.get(k) is not None}
+        if "thinking" not in body and fields.get("reasoning_effort") is None and _forces_call(body):
+            # The format has no thinking before a forced call; clients that force one seldom say so.
+            body["thinking"] = {"type": "disabled"}
         if "messages" in body:
             body["messages"] = _as_system(body["messages"])
         return _convert({**body, "model": _ALIAS, "reasoning_effort": self._effort(fields)})
@@ -164,6 +167,11 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
                 f"content of type {part.get('type')!r} is not supported; only text is",
                 param=f"messages[{i}].content",
             )
+
+
+def _forces_call(fields: Mapping[str, Any]) -> bool:
+    choice = fields.get("tool_choice")
+    return choice == "required" or isinstance(choice, dict)
 
 
 def _check_schemas(fields: Mapping[str, Any]) -> None:

@@ -103,6 +103,18 @@ class KernelBackend(Protocol):
         self, scores: torch.Tensor, visible: torch.Tensor, k: int, /
     ) -> torch.Tensor: ...
 
+    def index_top(
+        self,
+        query: torch.Tensor,
+        weights: torch.Tensor,
+        keys: EntryPool,
+        block_table: torch.Tensor,
+        visible: torch.Tensor,
+        entries: int,
+        k: int,
+        /,
+    ) -> torch.Tensor: ...
+
     def sparse_attention(
         self,
         query: torch.Tensor,

@@ -137,7 +137,8 @@ class Attention:
             assert cache.index is not None
             entry = self.indexer.select(*index_query, batch, tile, cache.index)
         else:  # HCA, or a context so short that the indexer would select everything
-            entry = torch.arange(int(visible.max()), device=visible.device).expand(len(visible), -1)
+            count = tile.positions_stop // self.ratio
+            entry = torch.arange(count, device=visible.device).expand(len(visible), -1)
             entry = entry.masked_fill(entry >= visible.unsqueeze(1), -1)
         per_page = self.config.page_entries(self.ratio)
         page = batch.block_table[batch.owner[tile.rows]].gather(1, entry.clamp(min=0) // per_page)

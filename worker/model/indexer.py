@@ -57,11 +57,12 @@ class Indexer:
         """Entry numbers [rows, K] for one tile, ascending; -1 is absent."""
         visible = batch.emissions[CSA_RATIO].visible[tile.rows]
         sequences = tile.sequences.stop - tile.sequences.start
-        scores = self.kernels.index_scores(
+        return self.kernels.index_top(
             torch.unflatten(query[tile.rows], 0, (sequences, -1)),
             torch.unflatten(weights[tile.rows], 0, (sequences, -1)),
             cache.pages,
             batch.block_table[tile.sequences],
-            int(visible.max()),
+            visible,
+            tile.positions_stop // CSA_RATIO,
+            self.top,
         )
-        return self.kernels.select_top(scores.flatten(0, 1), visible, self.top)

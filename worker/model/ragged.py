@@ -51,6 +51,7 @@ class QueryTile:
 
     rows: slice
     sequences: slice
+    positions_stop: int  # one beyond the farthest token's
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def lay_out(
         overwrites_unseen=overwrites_unseen,
         window_rows=moved(window_rows),
         emissions=emissions,
-        tiles=list(_tiles(lengths, _row_bytes(config, emissions), engine.attention_tile_bytes)),
+        tiles=list(_tiles(chunks, _row_bytes(config, emissions), engine.attention_tile_bytes)),
         last_rows=(chunks.offset + chunks.length - 1).tolist(),
     )
 
@@ -229,16 +230,16 @@ def _row_bytes(config: ModelConfig, emissions: dict[int, Emission]) -> int:
     return FLOAT_BYTES * (2 * (config.sliding_window + gathered) * config.head_dim + scored)
 
 
-def _tiles(lengths: list[int], row_bytes: int, budget_bytes: int) -> Iterator[QueryTile]:
+def _tiles(chunks: _Chunks, row_bytes: int, budget_bytes: int) -> Iterator[QueryTile]:
     """Runs of equally long chunks together, within the budget; longer ones piece by piece."""
     most = max(1, budget_bytes // row_bytes)
     row = sequence = 0
-    for length, group in groupby(lengths):
+    for length, group in groupby(chunks.length.tolist()):
         left = len(list(group))
         while left:
             count = min(left, max(1, most // length))
             sequences = slice(sequence, sequence + count)
             for first in range(0, count * length, most):
-                stop = min(first + most, count * length)
-                yield QueryTile(slice(row + first, row + stop), sequences)
+                rows = slice(row + first, row + min(first + most, count * length))
+                yield QueryTile(rows, sequences, int(chunks.positions[rows].max()) + 1)
             row, sequence, left = row + count * length, sequence + count, left - count

@@ -75,7 +75,7 @@ class ReplicaRounds:
         board: kept up here from the caches, for the monitor.
         signals: of the monitor.
         workloads: by path.
-        refused: what the API server refused of a key's last round.
+        end_told: whether jobs know of the end of the billed replica with this uid.
         xid_actions: the table in force.
     """
 
@@ -85,6 +85,7 @@ class ReplicaRounds:
     signals: Callable[[], Signals]
     workloads: Mapping[str, Workload]
     queue: WorkQueue
+    end_told: Callable[[str], bool] = lambda uid: True
     xid_actions: Callable[[], Mapping[int, Action]] = lambda: XID_ACTIONS
     clock: Callable[[], float] = time.time
     _targets: dict[Key, Target] = field(default_factory=dict, repr=False)
@@ -150,6 +151,7 @@ class ReplicaRounds:
             namespace_terminating=isinstance(namespace, dict)
             and "deletionTimestamp" in namespace["metadata"],
             refused=self.queue.last_error((replica.namespace, replica.name)),
+            end_told=replica.spec.path == "serverless" or self.end_told(replica.uid),
             xid_actions=self.xid_actions(),
         )
 

@@ -30,6 +30,7 @@ class Observed:
         owner_exists: whether its deployment or endpoint is there.
         namespace_terminating: whether its namespace is being deleted.
         refused: the API server's last refusal of its writes; empty: it refused nothing.
+        end_told: whether jobs know of its end, which is what its bill rests on.
         xid_actions: what each GPU error asks for.
     """
 
@@ -42,6 +43,7 @@ class Observed:
     owner_exists: bool = True
     namespace_terminating: bool = False
     refused: str = ""
+    end_told: bool = True
     xid_actions: Mapping[int, Action] = field(default_factory=lambda: XID_ACTIONS)
 
     @property

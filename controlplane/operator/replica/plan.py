@@ -28,6 +28,7 @@ from controlplane.operator.replica.pods import going, vanished
 
 DRAIN_LOOK_SECONDS = 0.5
 WAIT_LOOK_SECONDS = 30.0
+TOLD_LOOK_SECONDS = 0.5
 # Pods' own grace is as long as a drain, for people who delete them by hand. Here that is over.
 GRACE_SECONDS = 30
 HURRIED_GRACE_SECONDS = 4  # within the margin of a notice
@@ -139,14 +140,19 @@ def _scrub(observed: Observed) -> Iterator[Action]:
 
 
 def _farewell(observed: Observed) -> Iterator[Action]:
-    """Let the object go, a round after its last status was written and its pods were gone."""
+    """Let the object go, a round after its last status was written and its pods were gone. Of one
+    that served somebody it is the only record, so it stays until its end was told."""
     replica = observed.replica
-    if observed.status.phase not in _ENDED:
+    if observed.status.phase not in _ENDED or _untold(observed):
         return
     if replica.deleting and not replica.finalized:
         yield let_go(replica)
     elif not replica.deleting and observed.status.phase is Phase.RELEASED:
         yield Delete(REPLICAS, replica.namespace, replica.name, replica.uid)
+
+
+def _untold(observed: Observed) -> bool:
+    return observed.status.serving_since is not None and not observed.end_told
 
 
 def _events(replica: Replica, status: ReplicaStatus) -> Iterator[Emit]:
@@ -183,6 +189,8 @@ def _again_in_seconds(observed: Observed, now: float) -> float | None:
     if status.phase is Phase.DRAINING:
         until = drain.deadline(observed, None, began) - now
         waits.append(max(0.0, min(DRAIN_LOOK_SECONDS, until)))
+    if status.phase in _ENDED and _untold(observed):
+        waits.append(TOLD_LOOK_SECONDS)
     lost_in = node_lost_in_seconds(observed, now)
     if lost_in is not None:
         waits.append(lost_in)

@@ -10,10 +10,8 @@ so that a machine that dies is not billed for the time until that was noticed.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 
 import msgspec
 import redis
@@ -28,7 +26,6 @@ from controlplane.operator.signals import EngineState
 from controlplane.registry import leases, replicas
 from controlplane.registry.leases import Lease
 from controlplane.store import Store
-from controlplane.watching.cache import Cache, Change
 
 REPEATED_EVERY = 3  # tellings, which come every second
 # A node whose kubelet fell silent is told not ready after 40 s; until then its pods look alive.
@@ -203,20 +200,10 @@ class Publisher:
         self._leases: dict[str, Lease] | None = None  # running ones; None: not read yet
         self._tellings = 0  # in a row that the store took
         self._over: set[str] = set()  # replicas whose end jobs were told of, if there was any
-        self._taken_away: deque[Replica] = deque()  # since the last telling that was heard
 
-    def subscribe(self, replicas: Cache[Replica]) -> None:
-        """Remember what is taken away: it may have ended and gone between two tellings."""
-        replicas.subscribe(self.replica_changed)
-
-    def replica_changed(self, change: Change) -> None:
-        """Hear of a change."""
-        if change.new is not None or change.old is None:
-            return
-        with suppress(KeyError, TypeError, ValueError):  # one that cannot be read was never told of
-            replica = Replica.of(change.old)
-            if is_over(replica.status):
-                self._taken_away.append(replica)
+    def has_told_end(self, uid: str) -> bool:
+        """Return whether jobs know of a replica's end, or that there is nothing to bill."""
+        return uid in self._over
 
     def tell(self) -> bool:
         """Tell what is new, now and then everything; return whether the store took it."""
@@ -230,18 +217,15 @@ class Publisher:
         """Tell what is new, or everything; return whether the store took it."""
         try:
             known = {it.uid: it for it in self._replicas()}
-            taken_away = {it.uid: it for it in self._taken_away.copy()}
             # An object of a cache is another one once it has changed.
             new = {
                 uid: it for uid, it in known.items() if everything or self._known.get(uid) is not it
             }
             gone = self._known.keys() - known.keys()
             self._tell_gateways(new, gone)
-            self._tell_jobs(known | taken_away, new | taken_away, everything)
+            self._tell_jobs(known, new, everything)
         except redis.RedisError:
             return False
-        for _ in taken_away:
-            self._taken_away.popleft()
         self._known = known
         return True
 

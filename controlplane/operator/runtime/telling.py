@@ -1,4 +1,5 @@
-"""Tells a store again every second what is true: a thread for whoever publishes. Run by `main`."""
+"""Tells a store what is true, at once and again every second: a thread for whoever publishes. Run
+by `main`."""
 
 import logging
 import threading
@@ -33,14 +34,18 @@ class Teller:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS):
-            try:
-                is_up = self._publish()
-            except Exception:
-                # The thread's entry: a defect must not silence it for good.
-                _log.exception("telling_failed", extra={"part": self._name})
-                continue
-            if is_up != self._was_up:
-                event = "store_is_up" if is_up else "store_is_down"
-                _log.warning(event, extra={"part": self._name})
-            self._was_up = is_up
+        while not self._stopping.is_set():
+            self._tell()
+            self._stopping.wait(INTERVAL_SECONDS)
+
+    def _tell(self) -> None:
+        try:
+            is_up = self._publish()
+        except Exception:
+            # The thread's entry: a defect must not silence it for good.
+            _log.exception("telling_failed", extra={"part": self._name})
+            return
+        if is_up != self._was_up:
+            event = "store_is_up" if is_up else "store_is_down"
+            _log.warning(event, extra={"part": self._name})
+        self._was_up = is_up

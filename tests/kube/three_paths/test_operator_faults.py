@@ -24,6 +24,7 @@ def steady(site: Site) -> Deployment:
     until(lambda: any(Phase.LOADING in it.phases for it in site.lives(pool)), seconds=60, what="it")
     site.operators.kill_leader()
     site.serving(pool)
+    site.answering(pool)
     return pool
 
 

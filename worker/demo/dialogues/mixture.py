@@ -20,7 +20,7 @@ from worker.demo.dialogues.tool_calls import no_tool_fits, parallel_calls, tool_
 from worker.demo.dialogues.tool_results import tool_followup
 from worker.demo.dialogues.words import words
 
-# Share of the examples in percent. Tool calls are the longest and the hardest.
+# Share of the examples. Tool calls are the longest and the hardest; words teach what they need.
 WEIGHTS: dict[Callable[[Chance], Example], float] = {
     product: 13.0,
     small_talk: 5.0,
@@ -36,7 +36,7 @@ WEIGHTS: dict[Callable[[Chance], Example], float] = {
     tool_followup: 7.0,
     recall: 7.0,
     text_task: 5.0,
-    words: 4.0,
+    words: 12.0,
     knowledge: 1.5,
     persona: 2.0,
     refusal: 2.0,

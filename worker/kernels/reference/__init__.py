@@ -10,7 +10,7 @@ from worker.kernels.reference.hyper_connection import (
     hyper_connection_next,
     hyper_connection_out,
 )
-from worker.kernels.reference.index import index_scores, select_top
+from worker.kernels.reference.index import index_scores, index_top, select_top
 from worker.kernels.reference.norm import rms_norm
 from worker.kernels.reference.output import project_output
 from worker.kernels.reference.pool import load_blocks, store_entries
@@ -27,6 +27,7 @@ __all__ = [
     "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
+    "index_top",
     "load_blocks",
     "prepare_heads_",
     "project_output",

@@ -37,7 +37,8 @@ def index_scores(
 
 def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Tensor:
     """Indices [T, min(k, N)] of the k highest scores [T, N] among the first `visible` [T] of each
-    row, ascending, padded with -1. On a tie the lowest index wins."""
+    row, ascending, padded with -1. On a tie the lowest index wins; NaN is above every number, and
+    minus infinity is never selected."""
     entries = scores.shape[1]
     k = min(k, entries)
     index = torch.arange(entries, device=scores.device)
@@ -51,6 +52,21 @@ def select_top(scores: torch.Tensor, visible: torch.Tensor, k: int) -> torch.Ten
     if bool((left_out & (edge.squeeze(1) > float("-inf"))).any()):
         return _lowest_of_equals(scores, edge, k)
     return _padded(chosen.masked_fill(best == float("-inf"), entries).sort(-1).values, entries)
+
+
+def index_top(
+    query: torch.Tensor,  # [B, R, H, D] R rows of each of B sequences
+    weights: torch.Tensor,  # [B, R, H]
+    keys: EntryPool,  # blocks are pages
+    block_table: torch.Tensor,  # [B, P] page ids, enough for `entries`
+    visible: torch.Tensor,  # [B * R] so many keys each row sees
+    entries: int,  # the most of them
+    k: int,
+) -> torch.Tensor:
+    """Indices [B * R, min(k, entries)] of the k keys of each row with the highest scores, as
+    `select_top` gives them."""
+    scores = index_scores(query, weights, keys, block_table, entries)
+    return select_top(scores.flatten(0, 1), visible, k)
 
 
 def _lowest_of_equals(scores: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:

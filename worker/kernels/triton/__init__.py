@@ -8,8 +8,6 @@ import triton
 from worker.kernels.reference import (
     gated,
     grouped_experts,
-    index_scores,
-    select_top,
 )
 from worker.kernels.triton.attention import sparse_attention
 from worker.kernels.triton.compress import compress_entries
@@ -19,11 +17,14 @@ from worker.kernels.triton.hyper_connection import (
     hyper_connection_next,
     hyper_connection_out,
 )
+from worker.kernels.triton.index_scores import index_scores
+from worker.kernels.triton.index_top import index_top
 from worker.kernels.triton.norm import rms_norm
 from worker.kernels.triton.output import project_output
 from worker.kernels.triton.pool import load_blocks, store_entries
 from worker.kernels.triton.quantise import quantise_activation, quantise_index
 from worker.kernels.triton.rope import rotate_
+from worker.kernels.triton.select_top import select_top
 from worker.kernels.triton.window_insert import prepare_heads_
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "hyper_connection_next",
     "hyper_connection_out",
     "index_scores",
+    "index_top",
     "load_blocks",
     "prepare_heads_",
     "project_output",

@@ -35,6 +35,18 @@ def test_every_spelling_of_an_effort_has_its_default_limit(effort: str, max_toke
     assert parse(reasoning_effort=effort).max_tokens == max_tokens
 
 
+FORCED = ["required", {"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize("choice", FORCED, ids=["any", "named"])
+def test_a_forced_call_turns_thinking_off_unless_it_is_asked_for(choice: object) -> None:
+    assert not parse(tool_choice=choice).thinking
+    assert not parse(tool_choice=choice, thinking=None, reasoning_effort=None).thinking
+    assert parse(tool_choice=choice, thinking={"type": "enabled"}).thinking
+    assert parse(tool_choice=choice, reasoning_effort="high").thinking
+    assert all(parse(tool_choice=free).thinking for free in ("auto", "none", None))
+
+
 def test_include_usage_counts_only_on_a_stream() -> None:
     options = {"include_usage": True}
     assert parse(stream=True, stream_options=options).include_usage

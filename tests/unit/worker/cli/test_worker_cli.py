@@ -31,7 +31,10 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["serve"], ["model"], ["model", "tiny"], ["model", "demo"], ["model", "inspect"]],
+    [
+        *([], ["serve"], ["model"]),
+        *(["model", name] for name in ("tiny", "demo", "stored", "inspect")),
+    ],
 )
 def test_help_teaches(command: list[str]) -> None:
     result = cli.invoke(app, [*command, "--help"])

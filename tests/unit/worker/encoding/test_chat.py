@@ -75,6 +75,20 @@ def test_thinking_enabled_with_no_effort_is_thinking_of_the_default_degree(
     assert text == rendered(chat_encoding, tokenizer)
 
 
+FORCED = ["required", {"type": "function", "function": {"name": "weather"}}]
+
+
+@pytest.mark.parametrize("choice", FORCED, ids=["any", "named"])
+def test_a_forced_call_turns_thinking_off_unless_it_is_asked_for(
+    chat_encoding: ChatEncoding, choice: Any
+) -> None:
+    fields = {"messages": HELLO, "tools": TOOLS, "tool_choice": choice}
+    assert not chat_encoding.encode(fields).thinking
+    for asked in ({"thinking": {"type": "enabled"}}, {"reasoning_effort": "high"}):
+        with pytest.raises(InvalidRequest, match="Thinking mode does not support"):
+            chat_encoding.encode({**fields, **asked})
+
+
 def test_thinking_is_on_by_default(chat_encoding: ChatEncoding, tokenizer: Tokenizer) -> None:
     text = rendered(chat_encoding, tokenizer)
     assert text == "<｜begin▁of▁sentence｜><｜User｜>Hello<｜Assistant｜><think>"

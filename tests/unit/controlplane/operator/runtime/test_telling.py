@@ -35,3 +35,18 @@ def test_one_that_was_never_started_has_ended() -> None:
     teller = telling.Teller("pools", lambda: True)
     teller.stop()
     assert teller.join(0)
+
+
+def test_it_tells_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "INTERVAL_SECONDS", 60.0)
+    told = threading.Event()
+
+    def publish() -> bool:
+        told.set()
+        return True
+
+    teller = telling.Teller("pools", publish)
+    teller.start()
+    assert told.wait(5)
+    teller.stop()
+    assert teller.join(5)
