@@ -58,7 +58,7 @@ def noisy_runner(directory: Path, engine: EngineConfig) -> ModelRunner:
     runner = ModelRunner(directory, engine)
     generator = torch.Generator().manual_seed(0)
     for layer in runner.kv.layers:
-        layer.window.data.normal_(generator=generator)
+        layer.window.data[:-1].normal_(generator=generator)
         for entries in (layer.entries, layer.index):
             if entries is not None:
                 entries.pages.data[:-1].normal_(generator=generator)

@@ -103,9 +103,11 @@ class Attention:
         cache: LayerCache,
     ) -> torch.Tensor:
         """Attention output [T, H, d], tile by tile."""
-        absent = kv.new_zeros(1, kv.shape[1])
-        recent = self.kernels.load_blocks(cache.window, batch.slots, kv.dtype)  # [S, R, d]
-        pools = [EntryPool(torch.cat((kv, recent.flatten(0, 1), absent)).unsqueeze(0))]
+        pools = [cache.window]  # where the chunk is already, if it overwrote nothing it sees
+        if not batch.overwrites_unseen:
+            absent = kv.new_zeros(1, kv.shape[1])
+            recent = self.kernels.load_blocks(cache.window, batch.slots, kv.dtype)  # [S, R, d]
+            pools = [EntryPool(torch.cat((kv, recent.flatten(0, 1), absent)).unsqueeze(0))]
         if cache.entries is not None:
             pools.append(cache.entries.pages)
         index_query = None

@@ -37,8 +37,8 @@ class EntryCache:
 @dataclass(frozen=True, slots=True)
 class LayerCache:
     """One layer's memory. `window`: key-values of the last tokens, a block per slot, each a ring at
-    position mod R = sliding_window + draft_tokens. `entries` in compressed layers, `index` beside
-    it in CSA layers."""
+    position mod R = sliding_window + draft_tokens; the extra last block stays zero, as that of
+    pages. `entries` in compressed layers, `index` beside it in CSA layers."""
 
     window: EntryPool
     entries: EntryCache | None

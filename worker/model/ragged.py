@@ -65,7 +65,8 @@ class RaggedBatch:
     block_table: torch.Tensor  # [S, P] page ids, padded with 0
     window: Ring
     overwrites_unseen: bool  # no window row that a chunk overwrites is seen by its own tokens
-    window_rows: torch.Tensor  # [T, sliding_window] source rows each token sees; -1 absent
+    window_rows: torch.Tensor  # [T, sliding_window] rows each token sees, -1 absent: of all slots'
+    # rings if `overwrites_unseen`, for its key-value is there before it looks; else source rows
     emissions: dict[int, Emission]  # by ratio
     tiles: list[QueryTile]
     last_rows: list[int]  # [S] flat row of each sequence's last token
@@ -94,6 +95,13 @@ def lay_out(
     chunks = _chunks(sequences, lengths)
     table = _block_table(sequences)
     ring = config.sliding_window + engine.draft_tokens
+    overwrites_unseen = max(lengths) <= ring - config.sliding_window + 1
+    if overwrites_unseen:
+        window_rows = _ring_rows(ring, chunks, config.sliding_window)
+    else:
+        window_rows = _source_rows(
+            ring, chunks, chunks.owner, chunks.positions, config.sliding_window
+        )
 
     def moved(indices: Indices) -> torch.Tensor:
         return torch.from_numpy(indices).to(engine.device)
@@ -112,10 +120,8 @@ def lay_out(
         slots=moved(chunks.slots),
         block_table=moved(table),
         window=_ring(ring, chunks, moved),
-        overwrites_unseen=max(lengths) <= ring - config.sliding_window + 1,
-        window_rows=moved(
-            _source_rows(ring, chunks, chunks.owner, chunks.positions, config.sliding_window)
-        ),
+        overwrites_unseen=overwrites_unseen,
+        window_rows=moved(window_rows),
         emissions=emissions,
         tiles=list(_tiles(chunks, _row_bytes(config, emissions), engine.attention_tile_bytes)),
         last_rows=(chunks.offset + chunks.length - 1).tolist(),
@@ -195,6 +201,13 @@ def _source_rows(size: int, chunks: _Chunks, owner: Indices, last: Indices, coun
     np.copyto(rows[:, recent], in_chunk, where=back[recent] <= within[:, None])
     np.copyto(rows, -1, where=back > last[:, None])
     return rows
+
+
+def _ring_rows(size: int, chunks: _Chunks, count: int) -> Indices:
+    """Rows [T, count] of all slots' rings that hold the `count` positions up to each token's; -1
+    before 0."""
+    seen = chunks.positions[:, None] - np.arange(count - 1, -1, -1)
+    return np.where(seen < 0, -1, chunks.slots[chunks.owner][:, None] * size + seen % size)
 
 
 def _ring(size: int, chunks: _Chunks, moved: Callable[[Indices], torch.Tensor]) -> Ring:

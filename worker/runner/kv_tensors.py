@@ -60,7 +60,7 @@ class KVTensors:
     def _layer(self, ratio: int) -> LayerCache:
         config, slots = self._config, self._engine.max_sequences
         ring = config.sliding_window + self._engine.draft_tokens
-        window = self._pool(slots, self._kv_shape(ring))
+        window = self._pool(slots + 1, self._kv_shape(ring))
         if not ratio:
             return LayerCache(window, entries=None, index=None)
         per_page = config.page_entries(ratio)

@@ -8,8 +8,8 @@ import triton
 from worker.kernels.reference import (
     gated,
     grouped_experts,
-    sparse_attention,
 )
+from worker.kernels.triton.attention import sparse_attention
 from worker.kernels.triton.compress import compress_entries
 from worker.kernels.triton.hyper_connection import (
     hyper_connection_head,

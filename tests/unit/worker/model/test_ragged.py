@@ -23,6 +23,25 @@ def source_positions(batch: RaggedBatch, starts: list[int], ring: int) -> list[t
     return rows
 
 
+def ring_positions(spans: list[tuple[int, int]], ring: int) -> list[tuple[int, int]]:
+    """The (sequence, position) in each row of all slots' rings, once the chunks are there."""
+    rows = []
+    for slot, (start, count) in enumerate(spans):
+        last = {p % ring: p for p in range(max(0, start + count - ring), start + count)}
+        rows += [(slot, last.get(at, -1)) for at in range(ring)]
+    return rows
+
+
+def assert_seen(batch: RaggedBatch, rows: list[tuple[int, int]]) -> None:
+    """Each token sees the positions of its window, where `rows` says what each row holds."""
+    for t, (owner, position) in enumerate(
+        zip(batch.owner.tolist(), batch.positions.tolist(), strict=True)
+    ):
+        seen = [rows[r] for r in batch.window_rows[t].tolist() if r >= 0]
+        first = max(0, position - SMALL.sliding_window + 1)
+        assert seen == [(owner, p) for p in range(first, position + 1)]
+
+
 chunks = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 80)), min_size=1, max_size=4)
 
 
@@ -31,12 +50,19 @@ chunks = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 80)), min_size=1
 def test_every_token_sees_exactly_its_window(spans: list[tuple[int, int]]) -> None:
     batch = lay_out([chunk(i, *span) for i, span in enumerate(spans)], SMALL, ENGINE)
     rows = source_positions(batch, [start for start, _ in spans], SMALL.sliding_window)
-    for t, (owner, position) in enumerate(
-        zip(batch.owner.tolist(), batch.positions.tolist(), strict=True)
-    ):
-        seen = [rows[r] for r in batch.window_rows[t].tolist() if r >= 0]
-        first = max(0, position - SMALL.sliding_window + 1)
-        assert seen == [(owner, p) for p in range(first, position + 1)]
+    if batch.overwrites_unseen:
+        assert all(count == 1 for _, count in spans)
+        rows = ring_positions(spans, SMALL.sliding_window)
+    assert_seen(batch, rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 4)), min_size=1, max_size=4))
+def test_short_chunks_overwrite_nothing_they_see(spans: list[tuple[int, int]]) -> None:
+    engine = replace(ENGINE, draft_tokens=3)
+    batch = lay_out([chunk(i, *span) for i, span in enumerate(spans)], SMALL, engine)
+    assert batch.overwrites_unseen
+    assert_seen(batch, ring_positions(spans, SMALL.sliding_window + 3))
 
 
 @settings(max_examples=60, deadline=None)

@@ -29,7 +29,7 @@ def test_the_draft_head_has_a_window_only_where_there_are_drafts() -> None:
     cache = KVTensors(SMALL, drafting, torch.float32).drafting
     assert cache is not None
     rows = SMALL.sliding_window + 3
-    assert cache.window.data.shape == (ENGINE.max_sequences, rows, SMALL.head_dim)
+    assert cache.window.data.shape == (ENGINE.max_sequences + 1, rows, SMALL.head_dim)
     assert (cache.entries, cache.index) == (None, None)
 
 
@@ -50,8 +50,8 @@ def test_clear_forgets_whole_slots(kv_format: str) -> None:
         tensor[:] = 1
     kv.clear([1, 3])
     for tensor in tensors:
-        assert tensor.flatten(1).amax(1).tolist() == [1, 0, 1, 0]
-        assert tensor.flatten(1).amin(1).tolist() == [1, 0, 1, 0]
+        assert tensor.flatten(1).amax(1).tolist()[:4] == [1, 0, 1, 0]
+        assert tensor.flatten(1).amin(1).tolist()[:4] == [1, 0, 1, 0]
 
 
 def test_flash_in_fp8_takes_the_published_bytes() -> None:

@@ -130,7 +130,7 @@ def test_pages_poisoned_by_a_failed_sequence_are_harmless_to_the_next(
     model: Path, fresh: Sequences
 ) -> None:
     for layer in fresh.runner.kv.layers:
-        layer.window.data[:] = torch.nan
+        layer.window.data[:-1] = torch.nan
         for cache in (layer.entries, layer.index):
             if cache is not None:
                 cache.pages.data[:-1] = torch.nan
