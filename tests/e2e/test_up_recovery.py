@@ -74,7 +74,7 @@ def test_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
 
 
 def test_a_first_start_killed_at_any_step_is_finished_by_the_next(own_product: Product) -> None:
-    for step in ("PostgreSQL", "Valkey", "Demo tenant", "Tiny V4-Flash", "Gateway"):
+    for step in ("PostgreSQL", "Valkey", "Demo tenant", "Checkpoint", "Gateway"):
         code, lines = run_until(own_product, step, signal.SIGKILL)
         assert code == -signal.SIGKILL, "".join(lines)
     up = own_product.up()

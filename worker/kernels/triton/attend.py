@@ -58,44 +58,16 @@ def attend_kernel(
     rows = window_rows + token * window_count
     begin, end = tl.minimum(first, before), tl.minimum(stop, before)
     acc, peak, total = _attend(
-        q,
-        acc,
-        peak,
-        total,
-        window,
-        rows,
-        window_count,
-        scale,
-        begin,
-        end,
-        WIDTH,
-        PIECES,
-        PIECE,
-        WINDOW_PACKING,
-        DOT,
-        BLOCK_N,
-    )
+        q, acc, peak, total, window, rows, window_count, scale, begin, end,
+        WIDTH, PIECES, PIECE, WINDOW_PACKING, DOT, BLOCK_N,
+    )  # fmt: skip
     if entries is not None:
         rows = entry_rows + token * entry_count
         begin, end = tl.maximum(first - before, 0), tl.maximum(stop - before, 0)
         acc, peak, total = _attend(
-            q,
-            acc,
-            peak,
-            total,
-            entries,
-            rows,
-            entry_count,
-            scale,
-            begin,
-            end,
-            WIDTH,
-            PIECES,
-            PIECE,
-            ENTRY_PACKING,
-            DOT,
-            BLOCK_N,
-        )
+            q, acc, peak, total, entries, rows, entry_count, scale, begin, end,
+            WIDTH, PIECES, PIECE, ENTRY_PACKING, DOT, BLOCK_N,
+        )  # fmt: skip
 
     part = (token * splits + split) * HEADS + block
     if peaks is None:

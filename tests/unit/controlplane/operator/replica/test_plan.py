@@ -10,7 +10,6 @@ from controlplane.crd.endpoint import ScrubProof
 from controlplane.crd.replica import Phase, Placement, Replica
 from controlplane.operator.actions import ApplyStatus, Create, Delete
 from controlplane.operator.replica import ends, moves, steps
-from controlplane.operator.replica.plan import TOLD_LOOK_SECONDS
 from controlplane.operator.replica.workload import Manifest
 
 
@@ -229,44 +228,6 @@ def test_a_replica_never_served_goes_at_once() -> None:
     world.rounds(1)
     assert world.phase is Phase.STOPPING
     assert world.status.drained_by == "unserved"
-
-
-def test_a_released_replica_takes_itself_away() -> None:
-    world = World().serve()
-    world.ask(drain="scaled down")
-    world.rounds(1)
-    world.gateway_reports(draining={"u-1": 0})
-    world.rounds(1)
-    assert world.status.drained_by == "acknowledged"
-    world.pods_end()
-    world.rounds(1)
-    assert world.body is None
-
-
-def test_one_that_served_stays_until_its_end_was_told() -> None:
-    world = World(end_told=False).serve()
-    world.ask(drain="scaled down")
-    world.rounds(1)
-    world.gateway_reports(draining={"u-1": 0})
-    world.rounds(1)
-    world.pods_end()
-    world.rounds(1)
-    assert world.phase is Phase.RELEASED
-    assert world.round().again_in_seconds == TOLD_LOOK_SECONDS
-    world.end_told = True
-    world.rounds(1)
-    assert world.body is None
-
-
-def test_a_failed_replica_stays_until_it_is_let_go() -> None:
-    world = World()
-    world.rounds()
-    world.rounds(moves.PENDING_SECONDS + 1)
-    world.rounds(1e5)
-    assert world.phase is Phase.FAILED
-    world.ask(drain="gone with its deployment")
-    world.rounds()
-    assert world.body is None
 
 
 def test_the_drain_deadline_holds_even_if_requests_run() -> None:
