@@ -40,10 +40,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_losses_fall() -> None:
     state = fresh(seed=1)
-    fixed(state, TOY, 15)
+    fixed(state, TOY, 20)
     told = trained(state)
-    assert told[-1].loss < told[0].loss - 0.5, told
-    assert told[-1].draft < told[0].draft - 0.3
+    assert told[-1].loss < told[0].loss - 1.5, told
+    assert told[-1].draft < told[0].draft - 0.2
 
 
 def test_rates_rise_stay_and_fall_to_nothing() -> None:
